@@ -1,0 +1,1 @@
+"""Readers of recorded traffic: files to `Scenario`."""
