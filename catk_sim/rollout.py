@@ -18,8 +18,10 @@ Memory = TypeVar("Memory", bound=TensorTree)
 class Policy(Protocol[Memory]):
     """Chooses actions. Whatever it must remember is passed through, never kept."""
 
-    dynamics: DynamicsModel
-    """What its actions mean."""
+    @property
+    def dynamics(self) -> DynamicsModel:
+        """What its actions mean."""
+        ...
 
     def init(self, state: SimState) -> Memory:
         """Prepares for an episode. What does not change in it, such as the map, is read here."""

@@ -131,7 +131,7 @@ class RoadGraph(TensorTree):
         return self.feature_type.gather(-1, self.feature)
 
     @property
-    def is_segment(self) -> Bool[Tensor, "*batch points-1"]:
+    def is_segment(self) -> Bool[Tensor, "*batch segments"]:
         """Whether point i and point i + 1 belong to the same feature."""
         same = self.feature[..., 1:] == self.feature[..., :-1]
         return same & self.point_valid[..., 1:] & self.point_valid[..., :-1]
