@@ -1,0 +1,75 @@
+"""Command: makes a cache of scenarios, `python -m catk_sim.datasets.prepare SRC DST`."""
+
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from catk_sim.datasets.conversion import SKIPPED_NAME, Conversion, convert
+from catk_sim.datasets.errors import DataError
+from catk_sim.datasets.sources import ACCEPTED, open_scenarios
+
+FAILED = 1
+SKIPPED = 3
+"""Exit code of a cache that is complete but for what was skipped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Converts scenarios into a cache. Stopped half-way and started again, it goes on."""
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SRC")]
+    """What to convert."""
+
+    destination: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
+    """The folder to make."""
+
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """How many processes read."""
+
+    on_error: Literal["raise", "skip"] = "raise"
+    """Whether what cannot be read stops everything, or is left out and listed."""
+
+    scenarios_per_shard: int = 64
+    """At most so many scenarios go into one file."""
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "scenarios_per_shard"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command. Returns its exit code."""
+    description = f"Converts scenarios into a cache. SRC is {ACCEPTED}."
+    config = tyro.cli(PrepareConfig, args=arguments, description=description)
+    start = time.perf_counter()
+    try:
+        made = convert(
+            open_scenarios(config.source),
+            config.destination,
+            workers=config.workers,
+            on_error=config.on_error,
+            scenarios_per_shard=config.scenarios_per_shard,
+            show_progress=True,
+        )
+    except (DataError, FileNotFoundError, ImportError) as error:
+        sys.stderr.write(f"{error}\n")
+        return FAILED
+    _report(made, time.perf_counter() - start)
+    return SKIPPED if made.skipped else 0
+
+
+def _report(made: Conversion, seconds: float) -> None:
+    sys.stdout.write(f"{made.folder}: {made.num_scenarios} scenarios, {seconds:.1f} s\n")
+    if made.skipped:
+        sys.stderr.write(f"skipped {len(made.skipped)}, listed in {made.folder / SKIPPED_NAME}:\n")
+        sys.stderr.writelines(f"  {reason}\n" for reason in made.skipped)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
