@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from trainers import bc, catk, cli, evaluate
+from trainers.presets import BC_PRESETS, CATK_PRESETS
+
+
+@pytest.mark.parametrize("name", CATK_PRESETS)
+def test_a_preset_is_taken_whole(name: str) -> None:
+    assert cli.parse_preset(CATK_PRESETS, "demo", [name]) == CATK_PRESETS[name]()
+
+
+def test_without_a_name_the_default_preset_is_meant() -> None:
+    assert cli.parse_preset(CATK_PRESETS, "demo", []) == CATK_PRESETS["demo"]()
+    assert cli.parse_preset(CATK_PRESETS, "demo", ["--k", "7"]).k == 7
+
+
+def test_a_flag_changes_one_field() -> None:
+    config = cli.parse_preset(
+        CATK_PRESETS, "demo", ["debug", "--bc.optimizer.learning-rate", "0.1"]
+    )
+    assert config.bc.optimizer.learning_rate == 0.1
+    assert config.catk == CATK_PRESETS["debug"]().catk
+
+
+def test_behavior_cloning_is_the_first_stage_of_a_preset() -> None:
+    assert BC_PRESETS["debug"]().bc == CATK_PRESETS["debug"]().bc
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (["debug", "--k", "0"], "k must be at least 1, got 0"),
+        (["debug", "--nonsense", "1"], "--nonsense"),
+        (["no-such-preset"], "no-such-preset"),
+        (["debug", "--bc.num-steps", "0"], "num_steps must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_run_is_refused_at_once(
+    args: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.parse_preset(CATK_PRESETS, "demo", args)
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_what_a_user_can_mend_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["catk", "debug", "--data", "no/such/place"])
+    with pytest.raises(SystemExit) as ended:
+        cli.run_command(catk.main)
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "no/such/place" in message
+    assert message.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["catk", "debug", "--data", "no/such/place", "--debug"])
+    with pytest.raises((ValueError, OSError)):
+        cli.run_command(catk.main)
+
+
+TINY_BC = [
+    "debug",
+    *("--data", "synthetic:3", "--bc.num-steps", "2", "--bc.batch-size", "1"),
+    *("--model.hidden-dim", "16", "--model.num-agent-layers", "1"),
+    *("--model.map-agent-radius", "8", "--rollouts.num-rollouts", "1"),
+]
+TINY = [*TINY_BC, "--catk.num-steps", "2", "--catk.batch-size", "1"]
+
+
+@pytest.mark.slow
+def test_the_main_job_leaves_everything_behind(tmp_path: Path) -> None:
+    folder, cache = tmp_path / "run", ("--cache", str(tmp_path / "cache"))
+    catk.main([*TINY, "--output", str(folder), *cache])
+    for name in (
+        "metrics.json",
+        "learning_curves.png",
+        "rollouts.png",
+        "rollouts.mp4",
+        "log.jsonl",
+    ):
+        assert (folder / name).stat().st_size > 0
+    figures = json.loads((folder / "metrics.json").read_text())["policies"]
+    assert figures["BC"]["all"]["ade"] > 0
+    assert figures["CAT-K"]["all"]["ade"] > 0
+    with pytest.raises(ValueError, match="has a run in it"):
+        catk.main([*TINY, "--output", str(folder), *cache])
+
+    # What was saved is what was measured.
+    again = tmp_path / "again"
+    evaluate.main(
+        [
+            *(str(folder / "bc"), "constant_velocity"),
+            *("--data", "synthetic:2:50", "--rollouts.num-rollouts", "1"),
+            *("--output", str(again), *cache),
+        ]
+    )
+    evaluated = json.loads((again / "metrics.json").read_text())["policies"]
+    assert set(evaluated) == {str(folder / "bc"), "constant_velocity"}
+
+
+@pytest.mark.slow
+def test_behavior_cloning_alone_saves_a_policy(tmp_path: Path) -> None:
+    bc.main([*TINY_BC, "--output", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")])
+    assert (tmp_path / "run/bc/model.safetensors").exists()

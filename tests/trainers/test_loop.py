@@ -1,0 +1,112 @@
+"""The loop on a model so small that its steps can be followed."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainers.configs import FitConfig, OptimizerConfig
+from trainers.loop import Stage, fit, pick_device, seed_of
+from trainers.run_log import read_log
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL: nothing after it runs."""
+
+
+def batches(first: int) -> Iterator[Tensor]:
+    for step in itertools.count(first):
+        yield torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+
+
+def stage(folder: Path, network: nn.Module, *, killed_at: int = -1, seed: int = 0) -> Stage[Tensor]:
+    calls = itertools.count()
+
+    def loss(batch: Tensor) -> tuple[Tensor, dict[str, float]]:
+        if next(calls) == killed_at:
+            raise KilledError
+        return (network(batch) - batch.sum(-1, keepdim=True)).square().mean(), {}
+
+    return Stage(
+        name="toy",
+        config=FitConfig(num_steps=12, save_every=4, validate_every=6, optimizer=OptimizerConfig()),
+        folder=folder / "toy",
+        loss=loss,
+        batches=batches,
+        parameters=network.parameters,
+        validate=lambda: {"validated": 1.0},
+        seed=seed,
+        autocast=None,
+        fingerprint=str(seed),
+    )
+
+
+def weights(network: nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole, killed, resumed = model(), model(), model()
+    fit(whole, stage(tmp_path / "whole", whole))
+    with pytest.raises(KilledError):
+        fit(killed, stage(tmp_path / "killed", killed, killed_at=6))
+    fit(resumed, stage(tmp_path / "killed", resumed))
+    assert torch.equal(weights(resumed), weights(whole))
+    assert read_log(tmp_path / "killed/log.jsonl") == read_log(tmp_path / "whole/log.jsonl")
+
+
+def test_a_finished_stage_has_nothing_left_to_do(tmp_path: Path) -> None:
+    first, again = model(), model()
+    fit(first, stage(tmp_path, first))
+    fit(again, stage(tmp_path, again, killed_at=0))
+    assert torch.equal(weights(again), weights(first))
+
+
+def test_other_settings_cannot_go_on_with_a_run(tmp_path: Path) -> None:
+    network = model()
+    fit(network, stage(tmp_path, network))
+    with pytest.raises(ValueError, match="other settings: wanted fingerprint 1, got 0"):
+        fit(network, stage(tmp_path, network, seed=1))
+
+
+def test_the_log_has_every_step_and_every_validation(tmp_path: Path) -> None:
+    network = model()
+    fit(network, stage(tmp_path, network))
+    records = read_log(tmp_path / "log.jsonl")
+    assert [record["step"] for record in records if "loss" in record] == list(range(1, 13))
+    assert [record["step"] for record in records if "validated" in record] == [6, 12]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    network = model()
+    with torch.no_grad():
+        next(network.parameters()).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="toy step 0: wanted a finite gradient"):
+        fit(network, stage(tmp_path, network))
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"stage": "bc", "step": 1}\n{"stage": "b')
+    assert read_log(path) == [{"stage": "bc", "step": 1}]
+
+
+def test_seeds_differ_by_every_part() -> None:
+    assert (
+        len({seed_of(0, "bc", 1), seed_of(1, "bc", 1), seed_of(0, "bc", 2), seed_of(0, "x", 1)})
+        == 4
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="no GPU that torch can use"):
+        pick_device("cuda")

@@ -1,0 +1,198 @@
+"""CAT-K: closed-loop supervised fine-tuning with closest-among-top-K rollouts.
+
+python -m trainers.catk [preset] [--field value ...]
+
+Zhang et al., "Closed-Loop Supervised Fine-Tuning of Tokenized Traffic Models", CVPR 2025,
+arXiv:2412.05334. The policy drives, but at each step takes, among its K most likely tokens, the one
+that ends nearest to the log. So it visits states of its own making that still have a log to return
+to, and learns the token that returns.
+"""
+
+from dataclasses import dataclass
+
+import gymnasium
+import torch
+from gymnasium.vector import AutoresetMode
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from catk_sim.constants import HISTORY_MARKS, NUM_MARKS
+from catk_sim.datatypes import TensorTree, Trajectory
+from catk_sim.envs import ClosestAmongTopK, WaymoVectorEnv
+from catk_sim.tokens import MotionTokens, MotionVocabulary
+from policies.checkpoint import load_checkpoint, save_checkpoint
+from policies.smart.model import SMART
+from policies.smart.policy import SMARTPolicy
+from trainers.bc import make_model, token_loss, train_behavior_cloning
+from trainers.cli import parse_preset, run_command
+from trainers.configs import CatKConfig, FitConfig
+from trainers.evaluate import validation_numbers
+from trainers.loop import Stage, fit, seed_of
+from trainers.presets import CATK_PRESETS
+from trainers.report import compare
+from trainers.run import Run, open_run
+from trainers.scenes import Scene, batches
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class VisitedStates(TensorTree):
+    """What a CAT-K rollout leaves behind.
+
+    Attributes:
+        tokens: The states that the policy visited, and the tokens by which it got there.
+        recovery_token: For each state from the current step on, the token that best leads from it
+            to the next logged state.
+        recovery_valid: Whether there is a next logged state.
+    """
+
+    tokens: MotionTokens
+    recovery_token: Int[Tensor, "*batch agents moves"]
+    recovery_valid: Bool[Tensor, "*batch agents moves"]
+
+
+class RolloutOracle:
+    """Drives scenes with CAT-K in `CatK-Waymo-v0`, without gradient.
+
+    The policy is in evaluation mode, unlike in catk: without dropout its logits are those of the
+    parallel pass that learns from the visited states, up to rounding.
+
+    Args:
+        vocabulary: The motion tokens.
+        k: Tokens that may be chosen from.
+        device: Where it is simulated.
+    """
+
+    def __init__(self, vocabulary: MotionVocabulary, k: int, device: torch.device) -> None:
+        self._vocabulary = vocabulary
+        self._k = k
+        self._device = device
+        self._envs: dict[int, tuple[ClosestAmongTopK, WaymoVectorEnv]] = {}
+
+    @torch.no_grad()
+    def drive(self, model: SMART, scene: Scene) -> VisitedStates:
+        """Rolls a batch of scenes out to their ends."""
+        env, world = self._env(scene.scenario.batch_size)
+        was_training = model.training
+        model.eval()
+        policy = SMARTPolicy(model, self._vocabulary)
+        env.reset(options={"scenario": scene.scenario})
+        state = world.state
+        memory = policy.init(state, map_tokens=scene.map_tokens)
+        poses, infos = [state.current], []
+        for _ in range(HISTORY_MARKS, NUM_MARKS):
+            logits, memory = policy.logits(state, memory)
+            *_, info = env.step(logits)
+            state = world.state
+            poses.append(state.current)
+            infos.append(info)
+        model.train(was_training)
+        return _visited(scene, poses, infos)
+
+    def _env(self, num_envs: int) -> tuple[ClosestAmongTopK, WaymoVectorEnv]:
+        if num_envs not in self._envs:
+            env = gymnasium.make_vec(
+                "CatK-Waymo-v0",
+                num_envs=num_envs,
+                data=None,
+                action="token",
+                controlled="all",
+                observation="minimal",
+                reward=None,
+                report=(),
+                vocabulary=self._vocabulary,
+                autoreset_mode=AutoresetMode.DISABLED,
+                output="torch",
+                device=self._device,
+            )
+            assert isinstance(env, WaymoVectorEnv)
+            self._envs[num_envs] = ClosestAmongTopK(env, k=self._k), env
+        return self._envs[num_envs]
+
+
+def _visited(
+    scene: Scene, poses: list[Trajectory], infos: list[dict[str, Tensor]]
+) -> VisitedStates:
+    # Marks 0 and 1 are history: told in tokens, and the current step is where the rollout began.
+    history = scene.tokenized.tokens
+    before = HISTORY_MARKS - 1
+    driven = Trajectory.join(poses)
+    token = torch.stack([info["token"] for info in infos], dim=-1)
+    return VisitedStates(
+        tokens=MotionTokens(
+            token=torch.cat([history.token[..., :HISTORY_MARKS], token], dim=-1),
+            xy=torch.cat([history.xy[..., :before, :], driven.xy], dim=-2),
+            heading=torch.cat([history.heading[..., :before], driven.heading], dim=-1),
+            valid=torch.cat([history.valid[..., :before], driven.valid], dim=-1),
+        ),
+        recovery_token=torch.stack([info["recovery_token"] for info in infos], dim=-1),
+        recovery_valid=torch.stack([info["recovery_valid"] for info in infos], dim=-1),
+    )
+
+
+def catk_loss(
+    model: SMART, scene: Scene, oracle: RolloutOracle, config: FitConfig
+) -> tuple[Tensor, dict[str, float]]:
+    """Rolls the policy out, then scores the recovery tokens at the states that it visited.
+
+    Args:
+        model: The policy.
+        scene: A batch of scenes.
+        oracle: Drives the rollout.
+        config: Label smoothing, and how many agents carry loss.
+    """
+    visited = oracle.drive(model, scene)
+    return token_loss(
+        model, scene, visited.tokens, visited.recovery_token, visited.recovery_valid, config
+    )
+
+
+def fine_tune(run: Run, model: SMART, config: FitConfig, *, k: int) -> None:
+    """Runs the stage, or what is left of it, and saves its policy in the run's folder."""
+    seed = seed_of(run.config.seed, "catk")
+    oracle = RolloutOracle(run.vocabulary, k, run.device)
+    trained = model.fine_tuning_parameters()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    fit(
+        model,
+        Stage(
+            name="catk",
+            config=config,
+            folder=run.folder / "catk",
+            loss=lambda scene: catk_loss(model, scene.to(run.device), oracle, config),
+            batches=lambda first: batches(
+                run.train, batch_size=config.batch_size, seed=seed, first=first
+            ),
+            parameters=lambda: trained,
+            validate=lambda: validation_numbers(run, model),
+            seed=seed,
+            autocast=run.autocast,
+            fingerprint=run.fingerprint,
+        ),
+    )
+    save_checkpoint(run.folder / "catk", model, run.vocabulary)
+
+
+def train(config: CatKConfig) -> Run:
+    """Trains by behavior cloning, unless a checkpoint is given, and fine-tunes with CAT-K."""
+    run = open_run(config, "catk")
+    model = make_model(run)
+    if config.checkpoint is None:
+        train_behavior_cloning(run, model, config.bc)
+    else:
+        model = load_checkpoint(config.checkpoint, vocabulary=run.vocabulary).to(run.device)
+        save_checkpoint(run.folder / "bc", model, run.vocabulary)
+    fine_tune(run, model, config.catk, k=config.k)
+    return run
+
+
+def main(args: list[str]) -> None:
+    """Trains, and compares the policy before and after fine-tuning."""
+    config: CatKConfig = parse_preset(CATK_PRESETS, "demo", args)
+    compare(train(config))
+
+
+if __name__ == "__main__":
+    run_command(main)

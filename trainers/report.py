@@ -1,0 +1,102 @@
+"""What a run ends with: a table, plots and a film of the policy before and after fine-tuning."""
+
+from collections.abc import Mapping
+
+import torch
+from rich.console import Console
+
+from catk_sim.constants import HISTORY_STEPS, NUM_STEPS
+from catk_sim.datatypes import Scenario
+from catk_sim.metrics.collision import collision_indication
+from catk_sim.metrics.displacement import average_displacement_error
+from catk_sim.metrics.offroad import offroad_indication
+from catk_sim.metrics.summary import RolloutSummary
+from catk_sim.rollout import Policy, rollout
+from catk_sim.visualization import (
+    BirdsEyeRenderer,
+    rollout_frames,
+    side_by_side,
+    write_video,
+)
+from catk_sim.visualization.figures import plot_learning_curves, plot_rollouts_over_log
+from policies.checkpoint import load_checkpoint
+from trainers.evaluate import (
+    evaluate,
+    held_out_benchmark,
+    print_table,
+    result_record,
+    sampled,
+    write_json,
+)
+from trainers.run import Run
+from trainers.run_log import read_log
+
+STAGES = {"BC": "bc", "CAT-K": "catk"}
+"""The policies of a run: their names in reports, and their folders."""
+
+CURVES = ("loss", "accuracy", "closed_loop_ade")
+"""What is drawn over the steps of training."""
+
+SHOWN_ROLLOUTS = 4
+"""Rollouts in the plot. The film shows the first."""
+
+PICTURES = ("learning_curves.png", "rollouts.png", "rollouts.mp4")
+
+
+def compare(run: Run) -> None:
+    """Measures both policies of a run, prints the table and writes everything to its folder."""
+    benchmark = held_out_benchmark(run)
+    policies = {
+        name: sampled(load_checkpoint(run.folder / stage).to(run.device), benchmark.rollouts)
+        for name, stage in STAGES.items()
+    }
+    results = evaluate(policies, benchmark)
+    figures = {name: summary.table() for name, summary in results.items()}
+    data = run.config.validation_data or run.config.data
+    write_json(run.folder / "metrics.json", result_record(data, benchmark, figures))
+    plot_learning_curves(
+        {"run": read_log(run.folder / "log.jsonl")},
+        run.folder / "learning_curves.png",
+        metrics=CURVES,
+    )
+    position = _most_telling(results)
+    _show(run, policies, benchmark.batch([benchmark.indices[position]]))
+    print_table(figures)
+    for name in ("metrics.json", *PICTURES):
+        Console().print(f"{run.folder / name}", highlight=False)
+
+
+def _most_telling(results: Mapping[str, RolloutSummary]) -> int:
+    """Picks the scenario in which the two policies differ by the median of all differences.
+
+    Not the best one: a reader should see what is usual.
+    """
+    before, after = (
+        summary.displacement[:, 0] / summary.num_logged[:, 0] for summary in results.values()
+    )
+    gain = (before - after).nan_to_num()
+    return int(gain.argsort()[len(gain) // 2])
+
+
+def _show(run: Run, policies: Mapping[str, Policy], scenario: Scenario) -> None:
+    world = scenario.select(0).to("cpu")
+    renderer = BirdsEyeRenderer(world, size=600)
+    episodes, films, captions = {}, {}, {}
+    for name, policy in policies.items():
+        generator = torch.Generator(run.device).manual_seed(run.config.seed)
+        driven = rollout(policy, scenario, num_rollouts=SHOWN_ROLLOUTS, generator=generator)
+        episodes[name] = driven.map(lambda tensor: tensor[:, 0].cpu())
+        episode = episodes[name].select(0)
+        error = average_displacement_error(
+            episodes[name].simulated.slice(HISTORY_STEPS, NUM_STEPS),
+            world.log.slice(HISTORY_STEPS, NUM_STEPS),
+        )
+        captions[name] = f"ADE {error.nanmean().item():.2f} m"
+        films[name] = rollout_frames(
+            episode,
+            renderer,
+            collided=collision_indication(episode.simulated, world).value > 0,
+            offroad=offroad_indication(episode.simulated, world).value > 0,
+        )
+    plot_rollouts_over_log(world, episodes, run.folder / "rollouts.png", captions=captions)
+    write_video(side_by_side(films), run.folder / "rollouts.mp4")

@@ -1,0 +1,91 @@
+"""The state of a stage of training on disk, so that a killed run can go on."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+STATE_FILE = "training_state.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a stage is.
+
+    Attributes:
+        step: Optimiser steps taken.
+        fingerprint: Identifies everything that the steps depend on. Another is refused.
+    """
+
+    step: int
+    fingerprint: str
+
+
+def save_training_state(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Saves weights, optimiser and step in one file, all or nothing.
+
+    Random draws need no saving: each step seeds them from the run's seed and its own index.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+    metadata = {"step": str(progress.step), "fingerprint": progress.fingerprint}
+    unfinished = folder / (STATE_FILE + ".unfinished")
+    # Parameters that share memory cannot be saved by safetensors; clones can.
+    save_file(
+        {name: value.detach().clone() for name, value in tensors.items()}, unfinished, metadata
+    )
+    os.replace(unfinished, folder / STATE_FILE)
+
+
+def load_training_state(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
+) -> int:
+    """Restores a stage and returns the number of steps it has taken; 0 if there is none.
+
+    Raises:
+        ValueError: The saved state belongs to another configuration, or is no training state.
+    """
+    path = folder / STATE_FILE
+    if not path.exists():
+        return 0
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    if metadata.get("fingerprint") != fingerprint:
+        raise ValueError(
+            f"{path} belongs to a run with other settings: wanted fingerprint {fingerprint}, "
+            f"got {metadata.get('fingerprint')}. Choose another output folder, or the old settings"
+        )
+    model.load_state_dict(_below("model", tensors))
+    _load_optimizer(optimizer, _below("optimizer", tensors))
+    return int(metadata["step"])
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    whole = optimizer.state_dict()
+    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    start = prefix + "."
+    return {name[len(start) :]: value for name, value in tensors.items() if name.startswith(start)}
+
+
+def fingerprint_of(*parts: object) -> str:
+    """Digests settings into a short text."""
+    return hashlib.sha256(json.dumps([repr(part) for part in parts]).encode()).hexdigest()[:16]
