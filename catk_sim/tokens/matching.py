@@ -1,0 +1,223 @@
+"""Matching: which tokens tell a motion best."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from catk_sim.constants import CURRENT_STEP, STEPS_PER_TOKEN
+from catk_sim.datatypes import AgentMetadata, Trajectory
+from catk_sim.geometry import se2
+from catk_sim.tokens import cleaning
+from catk_sim.tokens.distance import token_distance
+from catk_sim.tokens.motion_tokens import MotionTokens, TokenizedLog
+from catk_sim.tokens.sampling import sample_top_k
+from catk_sim.tokens.vocabulary import MotionVocabulary
+
+Chooser = Callable[
+    [Float[Tensor, "*batch agents 2"], Float[Tensor, "*batch agents"]],
+    Int[Tensor, "*batch agents"],
+]
+"""Chooses a token for each agent's move: position (m) and heading (rad) in its own frame."""
+
+# Pairs of agent and token that are compared at a time. A processor works best within its cache, an
+# accelerator when it is full; both leave memory for the model.
+_CPU_PAIRS = 2**15
+_ACCELERATOR_PAIRS = 2**22
+
+
+def match_step(
+    vocabulary: MotionVocabulary,
+    agent_type: Int[Tensor, "*batch agents"],
+    xy_local: Float[Tensor, "*batch agents 2"],
+    heading_local: Float[Tensor, "*batch agents"],
+    *,
+    box_size: Float[Tensor, "*batch agents 2"] | None = None,
+) -> Int[Tensor, "*batch agents"]:
+    """Finds the token that ends nearest to a pose.
+
+    Args:
+        vocabulary: The tokens.
+        agent_type: `AgentType` of each agent.
+        xy_local: The pose to reach (m), in the frame of the agent's current pose.
+        heading_local: Its heading (rad) in that frame.
+        box_size: Length and width (m) of each agent; by default its type's.
+    """
+    shape = agent_type.shape
+    flat = (agent_type.reshape(-1), xy_local.reshape(-1, 2), heading_local.reshape(-1))
+    sizes = None if box_size is None else box_size.reshape(-1, 2)
+    pairs = _CPU_PAIRS if agent_type.device.type == "cpu" else _ACCELERATOR_PAIRS
+    chunk = max(1, pairs // vocabulary.num_tokens)
+    nearest = [
+        token_distance(
+            vocabulary,
+            *(part[start : start + chunk] for part in flat),
+            box_size=None if sizes is None else sizes[start : start + chunk],
+        ).argmin(-1)
+        for start in range(0, max(1, shape.numel()), chunk)
+    ]
+    return torch.cat(nearest).reshape(shape)
+
+
+def recovery_token(
+    vocabulary: MotionVocabulary,
+    agent_type: Int[Tensor, "*batch agents"],
+    now: Float[Tensor, "*batch agents 3"],
+    logged_next: Float[Tensor, "*batch agents 3"],
+    *,
+    box_size: Float[Tensor, "*batch agents 2"] | None = None,
+) -> Int[Tensor, "*batch agents"]:
+    """Finds the token that best leads from a visited pose to the next logged one.
+
+    The label of CAT-K (arXiv:2412.05334): it does not depend on the policy.
+
+    Args:
+        vocabulary: The tokens.
+        agent_type: `AgentType` of each agent.
+        now: The visited pose: x (m), y (m), heading (rad).
+        logged_next: The logged pose half a second later, in the same frame.
+        box_size: Length and width (m) of each agent; by default its type's.
+    """
+    xy_local = se2.to_local(logged_next[..., :2], now[..., :2], now[..., 2])
+    turn = logged_next[..., 2] - now[..., 2]
+    return match_step(vocabulary, agent_type, xy_local, turn, box_size=box_size)
+
+
+def token_end(
+    vocabulary: MotionVocabulary,
+    agent_type: Int[Tensor, "*batch agents"],
+    token: Int[Tensor, "*batch agents"],
+    now: Float[Tensor, "*batch agents 3"],
+) -> Float[Tensor, "*batch agents 3"]:
+    """Tells the pose (m, m, rad) that a token leads to from another. Headings are wrapped."""
+    end = vocabulary.end_poses.to(now.dtype)[vocabulary.type_index(agent_type), token]
+    xy = se2.to_global(end[..., :2], now[..., :2], now[..., 2])
+    heading = se2.wrap_angle(now[..., 2] + end[..., 2])
+    return torch.cat([xy, heading[..., None]], dim=-1)
+
+
+def match_trajectory(
+    log: Trajectory,
+    agents: AgentMetadata,
+    vocabulary: MotionVocabulary,
+    *,
+    box_size: Float[Tensor, "*batch agents 2"] | None = None,
+) -> TokenizedLog:
+    """Tells a motion in tokens, each matched from where the one before it ended.
+
+    So errors do not add up: each is that of one match. After a mark whose move is not valid at
+    both ends, matching starts again from the log.
+
+    Args:
+        log: The motion, cleaned.
+        agents: Types of the agents.
+        vocabulary: The tokens.
+        box_size: Length and width (m) of each agent; by default its type's.
+    """
+
+    def nearest(
+        xy_local: Float[Tensor, "*batch agents 2"], heading_local: Float[Tensor, "*batch agents"]
+    ) -> Int[Tensor, "*batch agents"]:
+        return match_step(vocabulary, agents.type, xy_local, heading_local, box_size=box_size)
+
+    return _retell(log, agents, vocabulary, nearest)
+
+
+def tokenize(
+    log: Trajectory,
+    agents: AgentMetadata,
+    vocabulary: MotionVocabulary,
+    *,
+    sdc_radius: float | None = None,
+    box_size: Float[Tensor, "*batch agents 2"] | None = None,
+) -> TokenizedLog:
+    """Tells a raw log in tokens: `prepare`, then `match_trajectory`.
+
+    Args:
+        log: The motion as logged. Eleven steps give the two marks of the history.
+        agents: Identity and types of the agents.
+        vocabulary: The tokens.
+        sdc_radius: If given, agents are hidden while they are at least this far (m) from the sdc.
+        box_size: Length and width (m) of each agent; by default its type's.
+    """
+    prepared = prepare(log, agents, sdc_radius=sdc_radius)
+    return match_trajectory(prepared, agents, vocabulary, box_size=box_size)
+
+
+def noisy_tokenize(
+    log: Trajectory,
+    agents: AgentMetadata,
+    vocabulary: MotionVocabulary,
+    *,
+    k: int,
+    temperature: float = 1.0,
+    generator: Generator | None = None,
+    sdc_radius: float | None = None,
+) -> TokenizedLog:
+    """Tells a raw log in tokens drawn from the `k` nearest, each from where the last one ended.
+
+    Philion et al., "Trajeglish: Traffic Modeling as Next-Token Prediction", arXiv:2312.04535. The
+    error that a draw leaves is seen, and corrected, by the next.
+
+    Args:
+        log: The motion as logged.
+        agents: Identity and types of the agents.
+        vocabulary: The tokens.
+        k: How many tokens are drawn from. With 1 there is no noise.
+        temperature: Distance (m) over which a token becomes e times less likely.
+        generator: Source of randomness, on the device of the log.
+        sdc_radius: If given, agents are hidden while they are at least this far (m) from the sdc.
+    """
+
+    def drawn(
+        xy_local: Float[Tensor, "*batch agents 2"], heading_local: Float[Tensor, "*batch agents"]
+    ) -> Int[Tensor, "*batch agents"]:
+        distance = token_distance(vocabulary, agents.type, xy_local, heading_local)
+        return sample_top_k(-distance, k, temperature=temperature, generator=generator)
+
+    prepared = prepare(log, agents, sdc_radius=sdc_radius)
+    return _retell(prepared, agents, vocabulary, drawn)
+
+
+def prepare(
+    log: Trajectory, agents: AgentMetadata, *, sdc_radius: float | None = None
+) -> Trajectory:
+    """Makes a raw log ready for matching: gaps, range, headings, late entries, in this order.
+
+    Only agents that the log has at the current step remain valid, since no others are simulated.
+    """
+    present = agents.valid & log.valid[..., CURRENT_STEP]
+    mended = cleaning.fill_gaps(log.replace(valid=log.valid & present[..., None]))
+    if sdc_radius is not None:
+        mended = cleaning.limit_to_sdc(mended, agents, radius=sdc_radius)
+    return cleaning.extrapolate_backward(cleaning.clean_headings(mended))
+
+
+def _retell(
+    log: Trajectory, agents: AgentMetadata, vocabulary: MotionVocabulary, choose: Chooser
+) -> TokenizedLog:
+    if log.num_steps <= STEPS_PER_TOKEN:
+        raise ValueError(f"a log of {log.num_steps} steps is shorter than a token")
+    # Step 0 and the marks: (*batch, agents, 1 + marks, ...).
+    logged = torch.cat([log.xy, log.heading[..., None]], dim=-1)[..., ::STEPS_PER_TOKEN, :]
+    present = log.valid[..., ::STEPS_PER_TOKEN]
+    valid = present[..., :-1] & present[..., 1:]
+    now = logged[..., 0, :]
+    tokens, poses = [], []
+    for mark, then in enumerate(logged[..., 1:, :].unbind(-2)):
+        xy_local = se2.to_local(then[..., :2], now[..., :2], now[..., 2])
+        token = choose(xy_local, then[..., 2] - now[..., 2])
+        reached = token_end(vocabulary, agents.type, token, now)
+        now = torch.where(valid[..., mark, None], reached, then)
+        tokens.append(token)
+        poses.append(now)
+    pose = torch.stack(poses, dim=-2)
+    return TokenizedLog(
+        tokens=MotionTokens(
+            token=torch.stack(tokens, dim=-1), xy=pose[..., :2], heading=pose[..., 2], valid=valid
+        ),
+        logged_xy=logged[..., 1:, :2],
+        logged_heading=logged[..., 1:, 2],
+        logged_valid=present[..., 1:],
+    )

@@ -1,0 +1,139 @@
+"""Ways to choose a motion token from a policy's logits."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from catk_sim.tokens.distance import candidate_distance
+from catk_sim.tokens.vocabulary import MotionVocabulary
+
+
+def sample_top_k(
+    logits: Float[Tensor, "*batch tokens"],
+    k: int,
+    *,
+    temperature: float = 1.0,
+    generator: Generator | None = None,
+) -> Int[Tensor, "*batch"]:
+    """Samples among the `k` most likely tokens, in proportion to their probabilities.
+
+    Args:
+        logits: The policy's score of every token.
+        k: How many tokens may be chosen from. 1 is greedy.
+        temperature: Divides the logits: below 1 the likely become likelier.
+        generator: Source of randomness, on the device of the logits.
+    """
+    _check_k(k, logits)
+    top_k = logits.topk(k)
+    return _draw(top_k.values, top_k.indices, temperature, generator)
+
+
+def sample_top_p(
+    logits: Float[Tensor, "*batch tokens"],
+    p: float,
+    *,
+    temperature: float = 1.0,
+    generator: Generator | None = None,
+) -> Int[Tensor, "*batch"]:
+    """Samples among the fewest tokens that hold probability `p` together (nucleus sampling).
+
+    Holtzman et al., "The Curious Case of Neural Text Degeneration", arXiv:1904.09751.
+
+    Args:
+        logits: The policy's score of every token.
+        p: Probability that the tokens to choose from must reach, before the temperature applies.
+        temperature: Divides the logits: below 1 the likely become likelier.
+        generator: Source of randomness, on the device of the logits.
+    """
+    if not 0 < p <= 1:
+        raise ValueError(f"p must be above 0 and at most 1, got {p}")
+    ranked = logits.sort(dim=-1, descending=True)
+    probability = ranked.values.softmax(-1)
+    likelier = probability.cumsum(-1) - probability
+    # The likeliest token always stays: what is likelier than it has probability zero.
+    kept = ranked.values.masked_fill(likelier >= p, -torch.inf)
+    return _draw(kept, ranked.indices, temperature, generator)
+
+
+def closest_among_top_k(
+    logits: Float[Tensor, "*batch tokens"],
+    distance: Float[Tensor, "*batch tokens"],
+    k: int,
+    *,
+    has_log: Bool[Tensor, "*batch"],
+) -> Int[Tensor, "*batch"]:
+    """Chooses, among the `k` most likely tokens, the one that ends nearest to the log (CAT-K).
+
+    Zhang et al., "Closed-Loop Supervised Fine-Tuning of Tokenized Traffic Models", CVPR 2025,
+    arXiv:2412.05334.
+
+    Args:
+        logits: The policy's score of every token.
+        distance: How far (m) from the log every token would leave the agent.
+        k: How many tokens may be chosen from. 1 is greedy; all of them ignores the policy.
+        has_log: Whether the log has the agent at the end of the move. An agent without a log takes
+            its most likely token.
+    """
+    _check_k(k, logits)
+    top_k = logits.topk(k).indices
+    return _nearest(top_k, distance.gather(-1, top_k), has_log)
+
+
+def closest_to_pose_among_top_k(
+    logits: Float[Tensor, "*batch agents tokens"],
+    vocabulary: MotionVocabulary,
+    agent_type: Int[Tensor, "*batch agents"],
+    xy_local: Float[Tensor, "*batch agents 2"],
+    heading_local: Float[Tensor, "*batch agents"],
+    k: int,
+    *,
+    has_log: Bool[Tensor, "*batch agents"],
+    box_size: Float[Tensor, "*batch agents 2"] | None = None,
+) -> Int[Tensor, "*batch agents"]:
+    """Chooses as `closest_among_top_k` does, but measures only the `k` tokens in question.
+
+    Args:
+        logits: The policy's score of every token.
+        vocabulary: The tokens.
+        agent_type: `AgentType` of each agent.
+        xy_local: The next logged position (m), in the frame of the agent's current pose.
+        heading_local: The next logged heading (rad) in that frame.
+        k: How many tokens may be chosen from. 1 is greedy; all of them ignores the policy.
+        has_log: Whether the log has the agent at the end of the move. An agent without a log takes
+            its most likely token.
+        box_size: Length and width (m) of each agent; by default its type's.
+    """
+    _check_k(k, logits)
+    top_k = logits.topk(k).indices
+    distance = candidate_distance(
+        vocabulary, agent_type, top_k, xy_local, heading_local, box_size=box_size
+    )
+    return _nearest(top_k, distance, has_log)
+
+
+def _nearest(
+    top_k: Int[Tensor, "*batch k"],
+    distance: Float[Tensor, "*batch k"],
+    has_log: Bool[Tensor, "*batch"],
+) -> Int[Tensor, "*batch"]:
+    # `topk` sorts: the most likely token comes first.
+    choice = torch.where(has_log, distance.argmin(-1), 0)
+    return top_k.gather(-1, choice[..., None]).squeeze(-1)
+
+
+def _draw(
+    logits: Float[Tensor, "*batch k"],
+    tokens: Int[Tensor, "*batch k"],
+    temperature: float,
+    generator: Generator | None,
+) -> Int[Tensor, "*batch"]:
+    if not temperature > 0:
+        raise ValueError(f"the temperature must be above 0, got {temperature}")
+    probability = (logits / temperature).softmax(-1).reshape(-1, logits.shape[-1])
+    choice = torch.multinomial(probability, num_samples=1, generator=generator)
+    return tokens.gather(-1, choice.view(*tokens.shape[:-1], 1)).squeeze(-1)
+
+
+def _check_k(k: int, logits: Tensor) -> None:
+    if not 1 <= k <= logits.shape[-1]:
+        raise ValueError(f"k must be from 1 to the number of tokens, {logits.shape[-1]}, got {k}")
