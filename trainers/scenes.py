@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ def make_scene(scenario: Scenario, vocabulary: MotionVocabulary) -> Scene:
     )
 
 
+@runtime_checkable
 class Scenarios(Protocol):
     """Anything that gives scenarios by index: a `ScenarioDataset`, a list."""
 
