@@ -158,14 +158,14 @@ def _lay_routes(state: SimState) -> LaneRoutes:
     scenario, now = state.scenario, state.current
     xy, heading = now.xy[:, 0], now.heading[:, 0]
     drives = now.valid[:, 0] & (scenario.agents.type == AgentType.VEHICLE)
-    lanes = _Lanes.of(scenario.roadgraph)
+    roadgraph = scenario.roadgraph.with_room_for_a_segment()
+    lanes = _Lanes.of(roadgraph)
     segment, start_arc, on_lane = _nearest_segment(xy, heading, lanes)
     valid = drives & on_lane
-    feature = scenario.roadgraph.feature
-    lane, map_arc, length = _chain(feature[segment], start_arc, lanes)
+    lane, map_arc, length = _chain(roadgraph.feature[segment], start_arc, lanes)
     path = _points(lane, map_arc, lanes)
     path, path_heading = _merge(path, xy, heading)
-    limit = scenario.roadgraph.speed_limit * MPH
+    limit = roadgraph.speed_limit * MPH
     return LaneRoutes(
         xy=path,
         heading=path_heading,

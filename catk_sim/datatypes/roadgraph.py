@@ -5,6 +5,7 @@ from enum import IntEnum
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from catk_sim.datatypes.tensor_tree import TensorTree
 
@@ -129,6 +130,26 @@ class RoadGraph(TensorTree):
     def point_type(self) -> Int[Tensor, "*batch points"]:
         """`MapFeatureType` of the feature that each point belongs to."""
         return self.feature_type.gather(-1, self.feature)
+
+    def with_room_for_a_segment(self) -> "RoadGraph":
+        """Returns a map of at least two points and one feature, by padding one that has fewer.
+
+        Whoever takes segments of a map need not ask then whether there can be any.
+        """
+        num_points, num_features = self.point_valid.shape[-1], self.feature_valid.shape[-1]
+        points, features = max(0, 2 - num_points), max(0, 1 - num_features)
+        if not points and not features:
+            return self
+        return self.replace(
+            xyz=pad(self.xyz, (0, 0, 0, points)),
+            feature=pad(self.feature, (0, points)),
+            point_valid=pad(self.point_valid, (0, points)),
+            feature_id=pad(self.feature_id, (0, features)),
+            feature_type=pad(self.feature_type, (0, features)),
+            speed_limit=pad(self.speed_limit, (0, features)),
+            interpolating=pad(self.interpolating, (0, features)),
+            feature_valid=pad(self.feature_valid, (0, features)),
+        )
 
     @property
     def is_segment(self) -> Bool[Tensor, "*batch segments"]:

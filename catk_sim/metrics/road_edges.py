@@ -50,6 +50,7 @@ class RoadEdges(TensorTree):
     def from_roadgraph(cls, roadgraph: RoadGraph) -> "RoadEdges":
         """Picks the road edges out of a map. Segments without length in the plane are left out."""
         batch = roadgraph.point_valid.shape[:-1]
+        roadgraph = roadgraph.with_room_for_a_segment()
         on_edge = MapFeatureType.is_road_edge(roadgraph.point_type[..., :-1]) & roadgraph.is_segment
         xyz = roadgraph.xyz.reshape(-1, *roadgraph.xyz.shape[-2:])
         step = xyz.diff(dim=1)

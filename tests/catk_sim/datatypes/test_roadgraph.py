@@ -34,3 +34,12 @@ def test_padding_is_no_segment() -> None:
     roadgraph = scenes.straight_road().roadgraph
     padded = roadgraph.replace(point_valid=torch.zeros_like(roadgraph.point_valid))
     assert not padded.is_segment.any()
+
+
+def test_an_empty_map_gets_room_for_a_segment_that_is_not_there() -> None:
+    roadgraph = scenes.straight_road().roadgraph
+    nothing = roadgraph.map(lambda tensor: tensor[:0]).with_room_for_a_segment()
+    assert nothing.xyz.shape == (2, 3)
+    assert nothing.feature_id.shape == (1,)
+    assert nothing.is_segment.tolist() == [False]
+    assert roadgraph.with_room_for_a_segment() is roadgraph
