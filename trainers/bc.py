@@ -3,6 +3,8 @@
 python -m trainers.bc [preset] [--field value ...]
 """
 
+from pathlib import Path
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from catk_sim.constants import HISTORY_MARKS, NUM_MARKS
 from catk_sim.tokens import MotionTokens
 from catk_sim.tokens.cleaning import train_mask
-from policies.checkpoint import save_checkpoint
+from policies.checkpoint import load_checkpoint, save_checkpoint
 from policies.smart.model import SMART
 from trainers.cli import parse_preset, run_command
 from trainers.configs import BehaviorCloningConfig, FitConfig
@@ -105,8 +107,10 @@ def train_behavior_cloning(run: Run, model: SMART, config: FitConfig) -> None:
     save_checkpoint(run.folder / "bc", model, run.vocabulary)
 
 
-def make_model(run: Run) -> SMART:
-    """Makes the policy of a run, with weights drawn from its seed."""
+def make_model(run: Run, checkpoint: Path | None) -> SMART:
+    """Makes the policy of a run: that of a checkpoint, or with weights drawn from its seed."""
+    if checkpoint is not None:
+        return load_checkpoint(checkpoint, vocabulary=run.vocabulary).to(run.device)
     torch.manual_seed(seed_of(run.config.seed, "weights"))
     return SMART(run.config.model, run.vocabulary).to(run.device)
 
@@ -115,7 +119,7 @@ def main(args: list[str]) -> None:
     """Runs the training that the command line asks for."""
     config: BehaviorCloningConfig = parse_preset(BC_PRESETS, "demo", args)
     run = open_run(config, "bc")
-    train_behavior_cloning(run, make_model(run), config.bc)
+    train_behavior_cloning(run, make_model(run, config.checkpoint), config.bc)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from catk_sim.constants import HISTORY_MARKS, NUM_MARKS
 from catk_sim.datatypes import TensorTree, Trajectory
 from catk_sim.envs import ClosestAmongTopK, WaymoVectorEnv
 from catk_sim.tokens import MotionTokens, MotionVocabulary
-from policies.checkpoint import load_checkpoint, save_checkpoint
+from policies.checkpoint import save_checkpoint
 from policies.smart.model import SMART
 from policies.smart.policy import SMARTPolicy
 from trainers.bc import make_model, token_loss, train_behavior_cloning
@@ -178,11 +178,10 @@ def fine_tune(run: Run, model: SMART, config: FitConfig, *, k: int) -> None:
 def train(config: CatKConfig) -> Run:
     """Trains by behavior cloning, unless a checkpoint is given, and fine-tunes with CAT-K."""
     run = open_run(config, "catk")
-    model = make_model(run)
+    model = make_model(run, config.checkpoint)
     if config.checkpoint is None:
         train_behavior_cloning(run, model, config.bc)
     else:
-        model = load_checkpoint(config.checkpoint, vocabulary=run.vocabulary).to(run.device)
         save_checkpoint(run.folder / "bc", model, run.vocabulary)
     fine_tune(run, model, config.catk, k=config.k)
     return run

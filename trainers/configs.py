@@ -195,6 +195,10 @@ class RunConfig:
 class BehaviorCloningConfig(RunConfig):
     """Open-loop training on logged tokens."""
 
+    checkpoint: Path | None = None
+    """Policy to start from. `trainers.bc` goes on with it; `trainers.catk` fine-tunes it instead of
+    one that it first trains by behavior cloning."""
+
     bc: FitConfig = field(
         default_factory=lambda: FitConfig(label_smoothing=0.1),
     )
@@ -203,9 +207,6 @@ class BehaviorCloningConfig(RunConfig):
 @dataclass(frozen=True, kw_only=True)
 class CatKConfig(BehaviorCloningConfig):
     """Behavior cloning, then closed-loop fine-tuning with closest-among-top-K rollouts."""
-
-    checkpoint: Path | None = None
-    """Policy to fine-tune. By default one is first trained by behavior cloning (`bc`)."""
 
     k: int = 32
     """Tokens that a rollout may choose from."""

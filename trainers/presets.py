@@ -16,25 +16,23 @@ from trainers.configs import (
 def demo() -> CatKConfig:
     """The whole idea in minutes on a laptop: a micro SMART on generated scenarios."""
     return CatKConfig(
-        data="synthetic:224",
-        validation_data="synthetic:32:1",
+        data="synthetic:160",
+        validation_data="synthetic:24:1",
         model=SMARTConfig.preset("micro"),
+        # No label smoothing in either stage, so that nothing but CAT-K tells them apart.
         bc=FitConfig(
-            num_steps=1200,
-            batch_size=4,
-            label_smoothing=0.1,
-            validate_every=200,
-            save_every=200,
+            num_steps=500,
+            validate_every=125,
+            save_every=125,
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50),
         ),
         catk=FitConfig(
-            num_steps=400,
-            batch_size=4,
-            validate_every=100,
-            save_every=100,
+            num_steps=150,
+            validate_every=50,
+            save_every=50,
             optimizer=OptimizerConfig(learning_rate=5e-4, final_ratio=0.05),
         ),
-        rollouts=RolloutConfig(num_rollouts=4, max_scenarios=32),
+        rollouts=RolloutConfig(num_rollouts=4, max_scenarios=24),
     )
 
 
