@@ -1,0 +1,249 @@
+"""Agents at half-second marks to features of what they do next."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from catk_sim.constants import NUM_MARKS
+from catk_sim.datatypes import TensorTree
+from catk_sim.geometry.se2 import rotate
+from catk_sim.tokens import MotionTokens
+from policies.smart.attention import Relation, RelationalAttention
+from policies.smart.config import SMARTConfig
+from policies.smart.graph import (
+    ANGLE_RANGE,
+    Neighbors,
+    Poses,
+    radius_edges,
+    relative_pose,
+    relative_ranges,
+)
+from policies.smart.layers import MLP, FourierEmbedding, Memo, MLPEmbedding
+from policies.smart.nodes import AgentNodes
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MapMemory(TensorTree):
+    """What agents need of a map.
+
+    Attributes:
+        xy: Where map tokens begin (m).
+        heading: Their directions there (rad).
+        valid: False for padding.
+        keys_values: Their keys and values in each block of the decoder.
+    """
+
+    xy: Float[Tensor, "*batch map_tokens 2"]
+    heading: Float[Tensor, "*batch map_tokens"]
+    valid: Bool[Tensor, "*batch map_tokens"]
+    keys_values: Float[Tensor, "*batch map_tokens blocks keys_values"]
+
+    def poses(self) -> tuple[Poses, Int[Tensor, " valid_tokens"]]:
+        """Lists the valid tokens of a batch of maps, and their places in its flat list."""
+        scene, place = self.valid.nonzero(as_tuple=True)
+        poses = Poses(xy=self.xy[scene, place], heading=self.heading[scene, place], group=scene)
+        return poses, scene * self.valid.shape[1] + place
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Past(TensorTree):
+    """What agents remember of their last marks.
+
+    Attributes:
+        xy: Where they were (m), the latest last.
+        heading: Their directions then (rad).
+        valid: Whether they were there.
+        keys_values: Keys and values of each block's temporal attention.
+    """
+
+    xy: Float[Tensor, "*batch agents span 2"]
+    heading: Float[Tensor, "*batch agents span"]
+    valid: Bool[Tensor, "*batch agents span"]
+    keys_values: Float[Tensor, "*batch agents span blocks keys_values"]
+
+    def append(
+        self,
+        tokens: MotionTokens,
+        keys_values: Float[Tensor, "*batch agents 1 blocks keys_values"],
+    ) -> "Past":
+        """Forgets the earliest mark and remembers one more."""
+        return Past(
+            xy=torch.cat([self.xy[..., 1:, :], tokens.xy], dim=-2),
+            heading=torch.cat([self.heading[..., 1:], tokens.heading], dim=-1),
+            valid=torch.cat([self.valid[..., 1:], tokens.valid], dim=-1),
+            keys_values=torch.cat([self.keys_values[..., 1:, :, :], keys_values], dim=-3),
+        )
+
+
+class DecoderBlock(nn.Module):
+    """Attends to one's own past, then to the map, then to other agents."""
+
+    def __init__(self, config: SMARTConfig) -> None:
+        super().__init__()
+        self.temporal = RelationalAttention.from_config(config, is_bipartite=False)
+        self.map_to_agent = RelationalAttention.from_config(config, is_bipartite=True)
+        self.agent_to_agent = RelationalAttention.from_config(config, is_bipartite=False)
+
+
+class AgentDecoder(nn.Module):
+    """Blocks of attention over agents at marks (SMART, arXiv:2405.15677, section 3.3).
+
+    Args:
+        config: Sizes and ranges.
+        end_corners: Corners of an agent's box after each token, per type, in its frame before.
+    """
+
+    end_corners: Tensor
+
+    def __init__(self, config: SMARTConfig, end_corners: Float[Tensor, "types tokens 4 2"]) -> None:
+        super().__init__()
+        self.span = config.temporal_span
+        self.map_agent_radius = config.map_agent_radius
+        self.agent_radius = config.agent_radius
+        self.history_dropout = config.history_dropout
+        hidden, frequencies = config.hidden_dim, config.num_frequencies
+        self.register_buffer("end_corners", end_corners.flatten(-2), persistent=False)
+        num_types = end_corners.shape[0]
+        self.token_embeddings = nn.ModuleList(MLPEmbedding(8, hidden) for _ in range(num_types))
+        self.type_embedding = nn.Embedding(num_types, hidden)
+        self.size_embedding = MLP(3, hidden, hidden)
+        self.motion_embedding = FourierEmbedding((None, ANGLE_RANGE), frequencies, hidden)
+        self.fusion = MLPEmbedding(2 * hidden, hidden)
+        self.temporal_relation = FourierEmbedding(
+            (None, ANGLE_RANGE, ANGLE_RANGE, (-float(config.temporal_span), 0.0)),
+            frequencies,
+            hidden,
+        )
+        self.map_relation = FourierEmbedding(
+            relative_ranges(config.map_agent_radius), frequencies, hidden
+        )
+        self.agent_relation = FourierEmbedding(
+            relative_ranges(config.agent_radius), frequencies, hidden
+        )
+        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.num_agent_layers))
+        self._token_table = Memo()
+
+    def map_keys_values(
+        self, features: Float[Tensor, "*batch map_tokens hidden"]
+    ) -> Float[Tensor, "*batch map_tokens blocks keys_values"]:
+        """Projects map features to the keys and values of every block."""
+        return torch.stack(
+            [block.map_to_agent.keys_values(features) for block in self._blocks()], dim=-2
+        )
+
+    def forward(
+        self, nodes: AgentNodes, maps: MapMemory, past: Past | None = None
+    ) -> tuple[Float[Tensor, "nodes hidden"], Float[Tensor, "nodes blocks keys_values"]]:
+        """Runs all blocks.
+
+        Args:
+            nodes: Agents at marks. Those of one mark see each other.
+            maps: The maps that they are on; one batch dimension.
+            past: Their last marks, if the nodes are all of the mark that follows. By default,
+                nodes see the nodes of marks before.
+
+        Returns:
+            Features, and keys and values for nodes of later marks to attend to.
+        """
+        temporal, to_map, to_agents = self.relate(nodes, maps, past)
+        map_keys_values = maps.keys_values.flatten(0, 1)
+        features, remembered = self.inputs(nodes), []
+        for index, block in enumerate(self._blocks()):
+            keys_values = block.temporal.keys_values(features)
+            remembered.append(keys_values)
+            if past is not None:
+                keys_values = past.keys_values[..., index, :].flatten(0, -2)
+            features = block.temporal(features, keys_values, temporal)
+            features = block.map_to_agent(features, map_keys_values[:, index], to_map)
+            keys_values = block.agent_to_agent.keys_values(features)
+            features = block.agent_to_agent(features, keys_values, to_agents)
+        return features, torch.stack(remembered, dim=1)
+
+    def relate(
+        self, nodes: AgentNodes, maps: MapMemory, past: Past | None = None
+    ) -> tuple[Relation, Relation, Relation]:
+        """Relates nodes to their past, to the map and to each other; see `forward`."""
+        to_past = self._relate_in_time(nodes) if past is None else self._relate_to(past, nodes)
+        return to_past, self._relate_to_map(nodes, maps), self._relate_to_agents(nodes)
+
+    def inputs(self, nodes: AgentNodes) -> Float[Tensor, "nodes hidden"]:
+        """Embeds token, motion, type and size of each node."""
+        table = self._token_table(self._embed_tokens, self.token_embeddings.parameters())
+        token = table.index_select(0, nodes.type * self.end_corners.shape[1] + nodes.token)
+        x, y = rotate(nodes.motion, -nodes.poses.heading).unbind(dim=-1)
+        motion = torch.stack([torch.hypot(x, y), torch.atan2(y, x + 0.0)], dim=-1)
+        kind = self.type_embedding(nodes.type) + self.size_embedding(nodes.size)
+        return self.fusion(torch.cat([token, self.motion_embedding(motion, kind)], dim=-1))
+
+    def _embed_tokens(self) -> Tensor:
+        tables = zip(self.token_embeddings, self.end_corners, strict=True)
+        return torch.cat([embed(corners) for embed, corners in tables])
+
+    def _blocks(self) -> Iterable[DecoderBlock]:
+        return cast(Iterable[DecoderBlock], self.blocks)
+
+    def _keep(self, valid: Bool[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
+        """Drops some of the past while training."""
+        if not self.training:
+            return valid
+        return valid & (torch.rand(valid.shape, device=valid.device) >= self.history_dropout)
+
+    def _relate_in_time(self, nodes: AgentNodes) -> Relation:
+        """Relates nodes to the same agent's nodes at earlier marks."""
+        back = torch.arange(self.span, 0, -1, device=nodes.mark.device)
+        track = nodes.track
+        keys, order = (track * NUM_MARKS + nodes.mark).sort()
+        wanted = (track * NUM_MARKS + nodes.mark)[:, None] - back
+        position = torch.searchsorted(keys, wanted).clamp(max=nodes.count - 1)
+        found = (keys[position] == wanted) & (nodes.mark[:, None] >= back)
+        source = order[position]
+        kept = self._keep(torch.ones_like(track, dtype=torch.bool))
+        destination, place = (found & kept[:, None] & kept[source]).nonzero(as_tuple=True)
+        neighbors = Neighbors.from_edges(destination, source[destination, place], nodes.count)
+        return self._encode_in_time(nodes, nodes.poses, nodes.mark, neighbors)
+
+    def _relate_to(self, past: Past, nodes: AgentNodes) -> Relation:
+        """Relates nodes of one mark to what their agents remember."""
+        row = nodes.track
+        valid = self._keep(past.valid).reshape(-1, self.span)[row]
+        destination, place = valid.nonzero(as_tuple=True)
+        neighbors = Neighbors.from_edges(
+            destination, row[destination] * self.span + place, nodes.count
+        )
+        heading = past.heading.reshape(-1)
+        poses = Poses(xy=past.xy.reshape(-1, 2), heading=heading, group=heading.long())
+        mark = torch.arange(-self.span, 0, device=row.device).repeat(heading.shape[0] // self.span)
+        return self._encode_in_time(
+            replace(nodes, mark=torch.zeros_like(row)), poses, mark, neighbors
+        )
+
+    def _encode_in_time(
+        self, nodes: AgentNodes, past: Poses, past_mark: Tensor, neighbors: Neighbors
+    ) -> Relation:
+        scalars = relative_pose(nodes.poses, past, neighbors)
+        ago = past_mark[neighbors.source] - nodes.mark[neighbors.slot_destination]
+        scalars = torch.cat([scalars, ago[:, None].to(scalars.dtype)], dim=1)
+        return Relation.encode(self.temporal_relation, scalars, neighbors)
+
+    def _relate_to_map(self, nodes: AgentNodes, maps: MapMemory) -> Relation:
+        """Relates nodes to the map tokens near them."""
+        poses, place = maps.poses()
+        edges = radius_edges(nodes.poses, poses, self.map_agent_radius)
+        neighbors = Neighbors.from_edges(*edges, nodes.count)
+        scalars = relative_pose(nodes.poses, poses, neighbors)
+        neighbors = replace(neighbors, source=place[neighbors.source])
+        return Relation.encode(self.map_relation, scalars, neighbors)
+
+    def _relate_to_agents(self, nodes: AgentNodes) -> Relation:
+        """Relates nodes to those of other agents at the same mark."""
+        moment = nodes.entry * NUM_MARKS + nodes.mark
+        poses = replace(nodes.poses, group=moment)
+        destination, source = radius_edges(poses, poses, self.agent_radius)
+        others = destination != source
+        neighbors = Neighbors.from_edges(destination[others], source[others], nodes.count)
+        scalars = relative_pose(poses, poses, neighbors)
+        return Relation.encode(self.agent_relation, scalars, neighbors)

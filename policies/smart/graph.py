@@ -1,0 +1,206 @@
+"""Who attends to whom. The one ragged place: everything outside is padded and masked."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from catk_sim.geometry.se2 import wrap_angle
+
+ANGLE_RANGE = (-math.pi, math.pi)
+"""Least and largest angle (rad)."""
+
+_CELLS_PER_RADIUS = 2
+_WIDTHS = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128)
+# A bucket of its own costs as much time as this many slots of padding.
+_BUCKET_COST = 512
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Poses:
+    """A flat list of poses. Poses of different groups do not see each other.
+
+    Attributes:
+        xy: Positions (m).
+        heading: Directions (rad).
+        group: Which scene, or which scene and mark, each pose belongs to.
+    """
+
+    xy: Float[Tensor, "poses 2"]
+    heading: Float[Tensor, " poses"]
+    group: Int[Tensor, " poses"]
+
+
+class Bucket(NamedTuple):
+    """Destinations with about as many neighbours: a rectangle of slots."""
+
+    rows: slice
+    """Their places in the list of destinations."""
+
+    slots: slice
+    """Their slots in the flat list."""
+
+    shape: tuple[int, int]
+    """How many there are, and how many slots each has."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Neighbors:
+    """Neighbours of a list of destinations, padded a little.
+
+    Destinations with about as many neighbours form a bucket, a small rectangle of slots, one
+    behind the other in a flat list. So attention is a batched matrix product for each bucket,
+    without a padded neighbour for every real one and without scattering.
+
+    Attributes:
+        destination: The destinations that have neighbours, bucket by bucket.
+        source: The neighbour in each slot; 0 in slots of padding.
+        slot_destination: The destination that each slot belongs to.
+        is_padding: Whether a slot is padding.
+        buckets: Where each bucket lies.
+    """
+
+    destination: Int[Tensor, " rows"]
+    source: Int[Tensor, " slots"]
+    slot_destination: Int[Tensor, " slots"]
+    is_padding: Bool[Tensor, " slots"]
+    buckets: tuple[Bucket, ...]
+
+    @classmethod
+    def from_edges(
+        cls,
+        destination: Int[Tensor, " edges"],
+        source: Int[Tensor, " edges"],
+        num_destinations: int,
+    ) -> "Neighbors":
+        """Groups a list of edges, which must be sorted by destination."""
+        degree = torch.bincount(destination, minlength=num_destinations)
+        largest = int(degree.max()) if num_destinations else 0
+        widths = _widths_up_to(largest)
+        # Bucket 0 holds those without neighbours.
+        bucket = torch.bucketize(degree, torch.tensor((0, *widths), device=degree.device))
+        counts = torch.bincount(bucket, minlength=len(widths) + 1).tolist()
+        shapes = _merge(counts[1:], widths)
+        order = bucket.argsort(stable=True)[counts[0] :]
+        width = torch.cat([degree.new_full((rows,), width) for rows, width in shapes] or [order])
+        num_slots = sum(rows * width for rows, width in shapes)
+        first_slot = torch.zeros_like(degree)
+        first_slot[order] = width.cumsum(0) - width
+        first_edge = degree.cumsum(0) - degree
+        edge = torch.arange(destination.shape[0], device=degree.device)
+        slot = (first_slot - first_edge)[destination] + edge
+        return cls(
+            destination=order,
+            source=source.new_zeros(num_slots).index_copy(0, slot, source),
+            slot_destination=order.repeat_interleave(width, output_size=num_slots),
+            is_padding=torch.ones(num_slots, dtype=torch.bool, device=slot.device).index_fill(
+                0, slot, False
+            ),
+            buckets=_lay_out(shapes),
+        )
+
+    @property
+    def num_edges(self) -> int:
+        """Real neighbours, without padding."""
+        return int((~self.is_padding).sum())
+
+
+def _widths_up_to(largest: int) -> list[int]:
+    widths: list[int] = list(_WIDTHS)
+    while widths[-1] < largest:
+        widths.append(widths[-4] * 2)
+    return widths
+
+
+def _lay_out(shapes: list[tuple[int, int]]) -> tuple[Bucket, ...]:
+    buckets, row, slot = [], 0, 0
+    for rows, width in shapes:
+        next_row, next_slot = row + rows, slot + rows * width
+        buckets.append(Bucket(slice(row, next_row), slice(slot, next_slot), (rows, width)))
+        row, slot = next_row, next_slot
+    return tuple(buckets)
+
+
+def _merge(counts: list[int], widths: list[int]) -> list[tuple[int, int]]:
+    """Widens small buckets into the next, where the padding costs less than a bucket."""
+    merged: list[tuple[int, int]] = []
+    for rows, width in zip(counts, widths, strict=True):
+        if not rows:
+            continue
+        if merged and merged[-1][0] * (width - merged[-1][1]) <= _BUCKET_COST:
+            rows += merged.pop()[0]
+        merged.append((rows, width))
+    return merged
+
+
+def radius_edges(
+    destinations: Poses, sources: Poses, radius: float
+) -> tuple[Int[Tensor, " edges"], Int[Tensor, " edges"]]:
+    """Finds the sources of the same group within a radius (m) of each destination.
+
+    Sorts the sources into square cells, so that the time grows with the number of edges.
+
+    Returns:
+        Destination and source of each edge, sorted by destination.
+    """
+    if not (destinations.xy.shape[0] and sources.xy.shape[0]):
+        empty = destinations.group.new_zeros(0)
+        return empty, empty
+    reach = _CELLS_PER_RADIUS
+    row, column, num_columns = _cells(destinations, sources, radius / reach)
+    count = destinations.xy.shape[0]
+    keys, order = (row[count:] * num_columns + column[count:]).sort()
+    # Cells of a row follow each other, so the cells in reach are one range a row.
+    rows = row[:count, None] + torch.arange(-reach, reach + 1, device=row.device)
+    left = rows * num_columns + (column[:count, None] - reach)
+    first = torch.searchsorted(keys, left)
+    num_candidates = torch.searchsorted(keys, left + 2 * reach, right=True) - first
+    ranges = num_candidates.flatten()
+    total = int(ranges.sum())
+    last = ranges.cumsum(0)
+    shift = (first.flatten() - (last - ranges)).repeat_interleave(ranges, output_size=total)
+    source = order[shift + torch.arange(total, device=row.device)]
+    destination = torch.arange(count, device=row.device).repeat_interleave(
+        num_candidates.sum(dim=1), output_size=total
+    )
+    offset = sources.xy[source] - destinations.xy[destination]
+    near = (offset.square().sum(dim=-1) < radius**2).nonzero()[:, 0]
+    return destination[near], source[near]
+
+
+def _cells(
+    destinations: Poses, sources: Poses, size: float
+) -> tuple[Int[Tensor, " poses"], Int[Tensor, " poses"], Int[Tensor, ""]]:
+    """Numbers the cells; rows of different groups are far enough apart to never meet."""
+    xy = torch.cat([destinations.xy, sources.xy])
+    group = torch.cat([destinations.group, sources.group])
+    margin = _CELLS_PER_RADIUS
+    cell = ((xy - xy.amin(dim=0)) / size).floor().to(torch.int64)
+    num_columns, num_rows = (cell.amax(dim=0) + 1 + 2 * margin).unbind()
+    return group * num_rows + cell[:, 1] + margin, cell[:, 0] + margin, num_columns
+
+
+def relative_ranges(radius: float) -> tuple[tuple[float, float], ...]:
+    """Tells the ranges of the numbers of `relative_pose` within a radius (m)."""
+    return (0.0, radius), ANGLE_RANGE, ANGLE_RANGE
+
+
+def relative_pose(
+    destinations: Poses, sources: Poses, neighbors: Neighbors
+) -> Float[Tensor, "slots 3"]:
+    """Tells distance (m), bearing and heading (rad) of each neighbour in its destination's frame.
+
+    The bearing of a neighbour at the same place is 0, however the destination is turned.
+    """
+    heading = destinations.heading[:, None]
+    frame = torch.cat([destinations.xy, heading, heading.cos(), heading.sin()], dim=1)
+    frame = frame.index_select(0, neighbors.slot_destination)
+    pose = torch.cat([sources.xy, sources.heading[:, None]], dim=1)
+    x, y, turn = (pose.index_select(0, neighbors.source) - frame[:, :3]).unbind(dim=1)
+    cos, sin = frame[:, 3:].unbind(dim=1)
+    # Adding zero turns -0.0 into 0.0, whose bearing is 0; that of -0.0 would be pi.
+    bearing = torch.atan2(cos * y - sin * x, cos * x + sin * y + 0.0)
+    return torch.stack([torch.hypot(x, y), bearing, wrap_angle(turn)], dim=1)

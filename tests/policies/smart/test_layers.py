@@ -1,0 +1,162 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from policies.smart.layers import FourierEmbedding, Memo, _SumCurves
+
+RANGES = ((0.0, 20.0), None, (-math.pi, math.pi))
+
+
+def make_embedding() -> FourierEmbedding:
+    torch.manual_seed(0)
+    embedding = FourierEmbedding(RANGES, 16, 8).double()
+    with torch.no_grad():
+        for parameter in embedding.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return embedding
+
+
+def scalars(count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    unit = torch.rand(count, 3, generator=generator, dtype=torch.float64)
+    least = torch.tensor([0.0, -100.0, -math.pi])
+    return least + unit * torch.tensor([20.0, 200.0, 2 * math.pi])
+
+
+def embed_as_written(
+    embedding: FourierEmbedding, values: Tensor, extra: Tensor | float = 0.0
+) -> Tensor:
+    """The embedding of the paper, without a table."""
+    total: Tensor | float = extra
+    for index, value in enumerate(values.unbind(dim=1)):
+        angle = 2 * math.pi * value[:, None] * embedding.frequencies[index]
+        features = torch.cat([angle.cos(), angle.sin(), value[:, None]], dim=1)
+        hidden = features @ embedding.weight_in[index] + embedding.bias_in[index]
+        hidden = nn.functional.layer_norm(
+            hidden, (8,), embedding.norm_weight[index, 0], embedding.norm_bias[index, 0]
+        )
+        total = total + hidden.relu() @ embedding.weight_out[index] + embedding.bias_out[index]
+    assert isinstance(total, Tensor)
+    return embedding.combine(total)
+
+
+def test_the_table_is_close_to_the_curves() -> None:
+    embedding, values = make_embedding(), scalars(500)
+    extra = torch.rand(500, 8, dtype=torch.float64)
+    expected = embed_as_written(embedding, values, extra)
+    # Frequencies are ten times those of a new model, so the curves bend more than usual.
+    torch.testing.assert_close(embedding(values, extra), expected, atol=1e-2, rtol=0)
+    assert (embedding(values, extra) - expected).abs().mean() < 1e-4
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_the_table_is_exact_at_its_ends(end: int) -> None:
+    embedding = make_embedding()
+    values = torch.tensor([[(0.0, 20.0)[end], 7.0, (-math.pi, math.pi)[end]]]).double()
+    torch.testing.assert_close(
+        embedding(values), embed_as_written(embedding, values), atol=1e-6, rtol=0
+    )
+
+
+def test_beyond_the_range_the_table_goes_on_as_it_ends() -> None:
+    embedding = make_embedding()
+    inside, outside = torch.tensor([[[20.0, 1.0, 0.0]], [[21.0, 1.0, 0.0]]]).double()
+    assert torch.equal(embedding(inside), embedding(outside))
+
+
+def test_gradients_through_the_table_are_close_to_those_of_the_curves() -> None:
+    embedding, values = make_embedding(), scalars(500)
+    parameters = list(embedding.parameters())
+    ours = torch.autograd.grad(embedding(values).square().sum(), parameters)
+    written = torch.autograd.grad(embed_as_written(embedding, values).square().sum(), parameters)
+    for mine, expected in zip(ours, written, strict=True):
+        assert (mine - expected).norm() < 0.01 * expected.norm()
+
+
+def test_the_gradient_of_a_table_is_that_of_interpolating_in_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(12, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    row = torch.tensor([[0, 6], [2, 10], [2, 6], [4, 8]])
+    weight = torch.rand(4, 2, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda table: _SumCurves.apply(table, row, weight), table)
+
+
+def test_nothing_is_embedded_of_nothing() -> None:
+    assert make_embedding()(scalars(0)).shape == (0, 8)
+
+
+class Counter:
+    """Doubles a parameter, and counts how often."""
+
+    def __init__(self) -> None:
+        self.parameter = nn.Parameter(torch.ones(3))
+        self.memo, self.calls = Memo(), 0
+
+    def double(self) -> Tensor:
+        self.calls += 1
+        return 2 * self.parameter
+
+    def __call__(self) -> Tensor:
+        return self.memo(self.double, [self.parameter])
+
+
+def test_a_memo_computes_once_while_nothing_is_learned() -> None:
+    counter = Counter()
+    with torch.no_grad():
+        assert torch.equal(counter(), counter())
+    assert counter.calls == 1
+
+
+def test_a_memo_keeps_nothing_that_needs_a_gradient() -> None:
+    counter = Counter()
+    with torch.no_grad():
+        counter()
+    for _ in range(2):
+        counter().sum().backward()
+    assert counter.calls == 3
+    assert counter.parameter.grad is not None
+    assert counter.parameter.grad.tolist() == [4.0, 4.0, 4.0]
+
+
+def test_a_memo_serves_frozen_parameters_with_gradients_enabled() -> None:
+    counter = Counter()
+    counter.parameter.requires_grad_(False)
+    assert torch.equal(counter(), counter())
+    assert counter.calls == 1
+
+
+def test_a_memo_notices_an_optimizer_step() -> None:
+    counter = Counter()
+    with torch.no_grad():
+        counter()
+    optimizer = torch.optim.AdamW([counter.parameter], lr=0.5)
+    counter().sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        assert torch.equal(counter(), 2 * counter.parameter)
+
+
+def test_a_memo_notices_loaded_weights_and_another_dtype() -> None:
+    embedding, values = make_embedding(), scalars(5)
+    other = make_embedding()
+    with torch.no_grad():
+        embedding(values)
+        for parameter in other.parameters():
+            parameter.mul_(1.5)
+        embedding.load_state_dict(other.state_dict())
+        assert torch.equal(embedding(values), other(values))
+        embedding.float()
+        assert embedding(values.float()).dtype == torch.float32
+
+
+def test_what_a_memo_kept_in_inference_mode_can_be_learned_from() -> None:
+    counter = Counter()
+    counter.parameter.requires_grad_(False)
+    with torch.inference_mode():
+        counter()
+    weight = torch.ones(3, requires_grad=True)
+    (counter() * weight).sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [2.0, 2.0, 2.0]
