@@ -141,6 +141,9 @@ class EvaluationConfig:
     device: str = "auto"
     """`auto` is the first GPU if there is one, else the CPU."""
 
+    cpu_threads: int = 1
+    """Threads that torch may use on the CPU."""
+
     def __post_init__(self) -> None:
         _refuse_unless(len(self.policies) > 0, "wanted at least one policy, got none")
 
@@ -184,11 +187,18 @@ class RunConfig:
     device: str = "auto"
     """`auto` is the first GPU if there is one, else the CPU."""
 
+    cpu_threads: int = 1
+    """Threads that torch may use on the CPU. More help large models on an idle machine; on a busy
+    one they wait for each other."""
+
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 autocast on a GPU, float32 on a CPU."""
 
     def __post_init__(self) -> None:
         _refuse_unless(0 < self.holdout < 1, f"holdout must be in (0, 1), got {self.holdout}")
+        _refuse_unless(
+            self.cpu_threads >= 1, f"cpu_threads must be at least 1, got {self.cpu_threads}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -201,6 +201,7 @@ def write_json(path: Path, content: object) -> None:
 def main(args: list[str]) -> None:
     """Evaluates the policies that the command line names."""
     config = tyro.cli(EvaluationConfig, args=args, description=__doc__)
+    torch.set_num_threads(config.cpu_threads)
     device = pick_device(config.device)
     scenarios = prepare_if_needed(config.data, config.cache, on_error=config.on_error)
     benchmark = Benchmark(

@@ -21,15 +21,15 @@ def demo() -> CatKConfig:
         model=SMARTConfig.preset("micro"),
         # No label smoothing in either stage, so that nothing but CAT-K tells them apart.
         bc=FitConfig(
-            num_steps=500,
-            validate_every=125,
-            save_every=125,
+            num_steps=450,
+            validate_every=150,
+            save_every=150,
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50),
         ),
         catk=FitConfig(
-            num_steps=150,
-            validate_every=50,
-            save_every=50,
+            num_steps=120,
+            validate_every=40,
+            save_every=40,
             optimizer=OptimizerConfig(learning_rate=5e-4, final_ratio=0.05),
         ),
         rollouts=RolloutConfig(num_rollouts=4, max_scenarios=24),

@@ -60,6 +60,7 @@ def open_run(config: RunConfig, name: str) -> Run:
         ValueError: The folder has a run in it that is not to be resumed, or there is too little
             data.
     """
+    torch.set_num_threads(config.cpu_threads)
     device = pick_device(config.device)
     vocabulary = (
         MotionVocabulary.load(config.vocabulary)
@@ -82,7 +83,9 @@ def open_run(config: RunConfig, name: str) -> Run:
         train=SceneDataset(dataset, train, vocabulary),
         held_out=held_out,
         fingerprint=fingerprint_of(
-            dataclasses.replace(config, output=None, resume=False, cache=Path(), device=""),
+            dataclasses.replace(
+                config, output=None, resume=False, cache=Path(), device="", cpu_threads=1
+            ),
             device.type,
             autocast,
             vocabulary.digest,
