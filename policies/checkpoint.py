@@ -85,7 +85,7 @@ def load_checkpoint(path: Path | str, *, vocabulary: MotionVocabulary | None = N
             trained with another motion or map vocabulary, or its weights are not those of the
             network.
     """
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    folder = _folder_of(path)
     description = describe_checkpoint(folder)
     _check_vocabularies(folder, description, vocabulary)
     tensors = _read_weights(folder / _WEIGHTS, description["weights_sha256"])
@@ -100,6 +100,13 @@ def load_checkpoint(path: Path | str, *, vocabulary: MotionVocabulary | None = N
     return model.eval()
 
 
+def _folder_of(path: Path | str) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no checkpoint at {path}: it does not exist")
+    return path if path.is_dir() else path.parent
+
+
 def describe_checkpoint(path: Path | str) -> dict[str, Any]:
     """Reads what is noted of a checkpoint: sizes, digests, version, commit, and the extra notes.
 
@@ -107,7 +114,7 @@ def describe_checkpoint(path: Path | str) -> dict[str, Any]:
         FileNotFoundError: If there is no checkpoint.
         ValueError: If the note is damaged, or is that of another kind of policy.
     """
-    file = (Path(path) if Path(path).is_dir() else Path(path).parent) / _CONFIG
+    file = _folder_of(path) / _CONFIG
     if not file.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path}: {file} does not exist")
     try:

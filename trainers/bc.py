@@ -95,7 +95,11 @@ def train_behavior_cloning(run: Run, model: SMART, config: FitConfig) -> None:
             folder=run.folder / "bc",
             loss=lambda scene: behavior_cloning_loss(model, scene.to(run.device), config),
             batches=lambda first: batches(
-                run.train, batch_size=config.batch_size, seed=seed, first=first
+                run.train,
+                batch_size=config.batch_size,
+                seed=seed,
+                first=first,
+                workers=run.config.workers,
             ),
             parameters=model.parameters,
             validate=lambda: validation_numbers(run, model),

@@ -163,7 +163,11 @@ def fine_tune(run: Run, model: SMART, config: FitConfig, *, k: int) -> None:
             folder=run.folder / "catk",
             loss=lambda scene: catk_loss(model, scene.to(run.device), oracle, config),
             batches=lambda first: batches(
-                run.train, batch_size=config.batch_size, seed=seed, first=first
+                run.train,
+                batch_size=config.batch_size,
+                seed=seed,
+                first=first,
+                workers=run.config.workers,
             ),
             parameters=lambda: trained,
             validate=lambda: validation_numbers(run, model),
@@ -178,6 +182,10 @@ def fine_tune(run: Run, model: SMART, config: FitConfig, *, k: int) -> None:
 def train(config: CatKConfig) -> Run:
     """Trains by behavior cloning, unless a checkpoint is given, and fine-tunes with CAT-K."""
     run = open_run(config, "catk")
+    if config.k > run.vocabulary.num_tokens:
+        raise ValueError(
+            f"k must be at most {run.vocabulary.num_tokens}, the tokens there are, got {config.k}"
+        )
     model = make_model(run, config.checkpoint)
     if config.checkpoint is None:
         train_behavior_cloning(run, model, config.bc)

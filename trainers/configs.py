@@ -118,7 +118,7 @@ class EvaluationConfig:
     """Which policies are measured, on what."""
 
     policies: tyro.conf.Positional[tuple[str, ...]]
-    """Folders that a trainer saved (`runs/demo/catk`), or names: log_replay, constant_velocity,
+    """Folders that a trainer saved (`runs/catk/bc`), or names: log_replay, constant_velocity,
     idm, random_token."""
 
     data: str = "synthetic:32:1"
@@ -174,7 +174,12 @@ class RunConfig:
     on_error: Literal["raise", "skip"] = "raise"
     """Whether a bad record ends the run, or is counted, listed and left out."""
 
+    workers: int = 0
+    """Processes that read and tokenise scenarios ahead of time. What fits into memory is made once
+    and needs none."""
+
     model: SMARTConfig = field(default_factory=SMARTConfig)
+    """Size of the policy, if it does not come from a checkpoint."""
 
     vocabulary: Path | None = None
     """Motion vocabulary. By default the one that ships with the package."""

@@ -1,15 +1,19 @@
-"""Closed-loop evaluation of policies on held-out scenarios.
+"""Closed-loop evaluation of policies.
 
 python -m trainers.evaluate POLICY [POLICY ...] --data PATH --output DIR
 
-A policy is a folder that a trainer saved, or a name of `policies.registry`.
+A policy is a folder that a trainer saved (its run's bc or catk), or a name of `policies.registry`.
+All scenarios of the data are driven, up to --rollouts.max-scenarios: give data that the policies
+have not learnt from.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -22,6 +26,7 @@ from catk_sim.datasets.scenario_dataset import prepare_if_needed
 from catk_sim.datatypes import Rollout, Scenario
 from catk_sim.metrics.summary import RolloutSummary, summarize_rollouts
 from catk_sim.rollout import Policy, rollout
+from catk_sim.tokens import MotionVocabulary
 from policies.checkpoint import load_checkpoint
 from policies.registry import make_policy
 from policies.smart.model import SMART
@@ -150,8 +155,8 @@ def validation_numbers(run: Run, model: SMART) -> dict[str, float]:
 
 def sampled(model: SMART, config: RolloutConfig) -> SMARTPolicy:
     """Makes the policy that samples as a configuration says."""
-    k = min(config.top_k, model.vocabulary.num_tokens)
-    return SMARTPolicy(model, model.vocabulary, TopK(k=k, temperature=config.temperature))
+    sampler = TopK(k=config.top_k, temperature=config.temperature)
+    return SMARTPolicy(model, model.vocabulary, sampler)
 
 
 def load_policy(name: str, config: RolloutConfig, device: torch.device) -> Policy:
@@ -162,13 +167,23 @@ def load_policy(name: str, config: RolloutConfig, device: torch.device) -> Polic
     """
     if Path(name).exists():
         return sampled(load_checkpoint(name).to(device), config)
+    if name == "random_token":
+        return make_policy(name, vocabulary=MotionVocabulary.default().to(device))
     return make_policy(name)
 
 
-def print_table(figures: Mapping[str, Figures]) -> None:
+def describe(data: str, benchmark: Benchmark, num_scenarios: int) -> str:
+    """Tells in one line what was measured on."""
+    return (
+        f"{len(benchmark.indices)} of {num_scenarios} scenarios of {data}, "
+        f"{benchmark.rollouts.num_rollouts} rollouts each, seed {benchmark.seed}"
+    )
+
+
+def print_table(figures: Mapping[str, Figures], caption: str) -> None:
     """Prints one line for each policy."""
-    table = Table()
-    table.add_column("policy")
+    table = Table(caption=caption, caption_justify="left")
+    table.add_column("policy", no_wrap=True, min_width=max(map(len, figures)))
     for heading in COLUMNS:
         table.add_column(heading, justify="right")
     for name, groups in figures.items():
@@ -194,13 +209,22 @@ def write_json(path: Path, content: object) -> None:
     """Writes a JSON file, all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    unfinished.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
     os.replace(unfinished, path)
+
+
+def _without_nan(content: Any) -> Any:
+    """Replaces what was measured on nothing by null: JSON has no NaN."""
+    if isinstance(content, dict):
+        return {name: _without_nan(value) for name, value in content.items()}
+    return None if isinstance(content, float) and math.isnan(content) else content
 
 
 def main(args: list[str]) -> None:
     """Evaluates the policies that the command line names."""
-    config = tyro.cli(EvaluationConfig, args=args, description=__doc__)
+    config = tyro.cli(
+        EvaluationConfig, args=args, prog="python -m trainers.evaluate", description=__doc__
+    )
     torch.set_num_threads(config.cpu_threads)
     device = pick_device(config.device)
     scenarios = prepare_if_needed(config.data, config.cache, on_error=config.on_error)
@@ -214,7 +238,7 @@ def main(args: list[str]) -> None:
     policies = {name: load_policy(name, config.rollouts, device) for name in config.policies}
     results = evaluate(policies, benchmark)
     figures = {name: summary.table() for name, summary in results.items()}
-    print_table(figures)
+    print_table(figures, describe(config.data, benchmark, len(scenarios)))
     write_json(config.output / "metrics.json", result_record(config.data, benchmark, figures))
 
 

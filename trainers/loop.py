@@ -1,6 +1,8 @@
 """The loop that every trainer shares: batches, steps, validation, checkpoints."""
 
 import math
+import signal
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -68,10 +70,14 @@ def fit(model: nn.Module, stage: Stage[Batch]) -> None:
         save_training_state(stage.folder, model, optimizer, progress)
 
     bar = tqdm(total=stage.config.num_steps, initial=first, desc=stage.name, unit="step")
+    stop = _StopRequest()
     try:
         for batch in stage.batches(first):
             if step >= stage.config.num_steps:
                 break
+            if stop.requested:
+                save()
+                raise KeyboardInterrupt
             numbers = _train_step(model, optimizer, batch, stage, step)
             step += 1
             bar.update()
@@ -83,10 +89,10 @@ def fit(model: nn.Module, stage: Stage[Batch]) -> None:
             if last or step % stage.config.save_every == 0:
                 save()
     except KeyboardInterrupt:
-        save()
         bar.write(f"stopped after step {step} of {stage.name}; --resume goes on from there")
         raise
     finally:
+        stop.close()
         bar.close()
         log.close()
 
@@ -124,6 +130,27 @@ def _train_step(
     }
 
 
+class _StopRequest:
+    """Turns Ctrl-C into a wish to stop between two steps, where the state is whole."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        # Python lets only the main thread listen to signals.
+        self._listens = threading.current_thread() is threading.main_thread()
+        if self._listens:
+            self._before = signal.signal(signal.SIGINT, self._ask)
+
+    def close(self) -> None:
+        if self._listens:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _ask(self, *_: object) -> None:
+        if self.requested:
+            # Asked twice: now, without saving.
+            raise KeyboardInterrupt
+        self.requested = True
+
+
 def seed_of(*parts: int | str) -> int:
     """Derives a seed from a run's seed and whatever tells one draw from another."""
     # A fixed digest: Python's own hash of text differs between processes.
@@ -138,7 +165,10 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"wanted a device such as cpu or cuda:0, got {name!r}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"wanted device {name}, but this machine has no GPU that torch can use")
     return device

@@ -5,12 +5,10 @@ from collections.abc import Mapping
 import torch
 from rich.console import Console
 
-from catk_sim.constants import HISTORY_STEPS, NUM_STEPS
 from catk_sim.datatypes import Scenario
 from catk_sim.metrics.collision import collision_indication
-from catk_sim.metrics.displacement import average_displacement_error
 from catk_sim.metrics.offroad import offroad_indication
-from catk_sim.metrics.summary import RolloutSummary
+from catk_sim.metrics.summary import RolloutSummary, summarize_rollouts
 from catk_sim.rollout import Policy, rollout
 from catk_sim.visualization import (
     BirdsEyeRenderer,
@@ -21,6 +19,7 @@ from catk_sim.visualization import (
 from catk_sim.visualization.figures import plot_learning_curves, plot_rollouts_over_log
 from policies.checkpoint import load_checkpoint
 from trainers.evaluate import (
+    describe,
     evaluate,
     held_out_benchmark,
     print_table,
@@ -61,7 +60,7 @@ def compare(run: Run) -> None:
     )
     position = _most_telling(results)
     _show(run, policies, benchmark.batch([benchmark.indices[position]]))
-    print_table(figures)
+    print_table(figures, describe(data, benchmark, len(run.held_out.indices)))
     for name in ("metrics.json", *PICTURES):
         Console().print(f"{run.folder / name}", highlight=False)
 
@@ -87,11 +86,8 @@ def _show(run: Run, policies: Mapping[str, Policy], scenario: Scenario) -> None:
         driven = rollout(policy, scenario, num_rollouts=SHOWN_ROLLOUTS, generator=generator)
         episodes[name] = driven.map(lambda tensor: tensor[:, 0].cpu())
         episode = episodes[name].select(0)
-        error = average_displacement_error(
-            episodes[name].simulated.slice(HISTORY_STEPS, NUM_STEPS),
-            world.log.slice(HISTORY_STEPS, NUM_STEPS),
-        )
-        captions[name] = f"ADE {error.nanmean().item():.2f} m"
+        summary = summarize_rollouts(episodes[name].simulated, world, episode.final.controlled)
+        captions[name] = f"ADE {summary.table()['all']['ade']:.2f} m"
         films[name] = rollout_frames(
             episode,
             renderer,

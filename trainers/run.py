@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class Run:
         autocast: The dtype of automatic mixed precision, or None.
         vocabulary: The motion tokens.
         train: Scenes to learn from.
-        held_out: Scenarios that are never learned from, with their maps.
+        held_out: Scenarios to measure on, with their maps.
         fingerprint: Identifies all settings that steps depend on.
     """
 
@@ -43,7 +44,10 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """Scenarios to measure on: some of a data set, in its order."""
+    """Scenarios to measure on: some of a data set, in its order.
+
+    They are never learned from, unless there is only one scenario in all.
+    """
 
     scenarios: ScenarioDataset
     indices: list[int]
@@ -70,9 +74,9 @@ def open_run(config: RunConfig, name: str) -> Run:
     dataset = prepare_if_needed(config.data, config.cache, on_error=config.on_error)
     train, held_out = _split(dataset, config)
     folder = _claim_folder(config, name)
-    (folder / "config.json").write_text(
-        json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
-    )
+    note = folder / "config.json"
+    if not note.exists():
+        note.write_text(json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n")
     autocast = pick_autocast(config.precision, device)
     return Run(
         config=config,
@@ -84,7 +88,13 @@ def open_run(config: RunConfig, name: str) -> Run:
         held_out=held_out,
         fingerprint=fingerprint_of(
             dataclasses.replace(
-                config, output=None, resume=False, cache=Path(), device="", cpu_threads=1
+                config,
+                output=None,
+                resume=False,
+                cache=Path(),
+                device="",
+                cpu_threads=1,
+                workers=0,
             ),
             device.type,
             autocast,
@@ -98,9 +108,15 @@ def _split(dataset: ScenarioDataset, config: RunConfig) -> tuple[list[int], Held
     everything = list(range(len(dataset)))
     if config.validation_data:
         other = prepare_if_needed(config.validation_data, config.cache, on_error=config.on_error)
+        both = sorted(set(dataset.scenario_ids) & set(other.scenario_ids))
+        if both:
+            raise ValueError(
+                f"{len(both)} scenarios of --validation-data are in --data too, such as {both[0]}"
+            )
         return everything, HeldOut(scenarios=other, indices=list(range(len(other))))
     if len(everything) < 2:
         # One scenario can be learnt by heart, and that is what a first look at a file asks for.
+        sys.stderr.write(f"{config.data} has one scenario: it is both learnt and measured on\n")
         return everything, HeldOut(scenarios=dataset, indices=everything)
     # Ordered by a digest of the id, so that a scenario stays held out when others are added.
     by_lot = sorted(everything, key=lambda index: zlib.crc32(dataset.scenario_ids[index].encode()))
@@ -114,7 +130,10 @@ def _claim_folder(config: RunConfig, name: str) -> Path:
         if config.resume:
             raise ValueError("--resume needs --output: the folder of the run to go on with")
         return _new_folder(Path("runs"), name)
-    if (config.output / "config.json").exists() and not config.resume:
+    has_run = (config.output / "config.json").exists()
+    if config.resume and not has_run:
+        raise ValueError(f"there is no run to resume in {config.output}")
+    if has_run and not config.resume:
         raise ValueError(
             f"{config.output} has a run in it: pass --resume to go on with it, or another --output"
         )

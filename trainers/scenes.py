@@ -6,8 +6,9 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from catk_sim.constants import NUM_STEPS
 from catk_sim.datatypes import RoadGraph, Scenario, TensorTree
 from catk_sim.tokens import MotionVocabulary, TokenizedLog, match_trajectory
 from catk_sim.tokens.matching import prepare
@@ -37,7 +38,16 @@ class Scene(TensorTree):
 
 
 def make_scene(scenario: Scenario, vocabulary: MotionVocabulary) -> Scene:
-    """Tokenises a scenario."""
+    """Tokenises a scenario.
+
+    Raises:
+        ValueError: The log has no future to learn from, as in WOMD's test split.
+    """
+    if scenario.log.num_steps != NUM_STEPS:
+        raise ValueError(
+            f"training wants scenarios of {NUM_STEPS} steps, and {scenario.scenario_id[0]} has "
+            f"{scenario.log.num_steps}: WOMD's test split has no future to learn from"
+        )
     scenario = scenario.to(torch.float32)
     log = prepare(scenario.log, scenario.agents, sdc_radius=SDC_RADIUS)
     return Scene(
@@ -91,7 +101,9 @@ class SceneDataset(Dataset[Scene]):
         return scene
 
 
-def batches(scenes: SceneDataset, *, batch_size: int, seed: int, first: int) -> Iterator[Scene]:
+def batches(
+    scenes: SceneDataset, *, batch_size: int, seed: int, first: int, workers: int = 0
+) -> Iterator[Scene]:
     """Yields batches without end, every scene once an epoch.
 
     Args:
@@ -99,16 +111,34 @@ def batches(scenes: SceneDataset, *, batch_size: int, seed: int, first: int) -> 
         batch_size: Scenes in a batch; fewer only where there are fewer scenes in all.
         seed: Decides the order.
         first: Batches to leave out at the start, because a resumed run has seen them.
+        workers: Processes that make scenes ahead of time; with 0, they are made when needed.
     """
-    size = min(batch_size, len(scenes))
-    per_epoch = len(scenes) // size
-    epoch, position = divmod(first, per_epoch)
-    while True:
-        generator = torch.Generator().manual_seed(seed + epoch)
-        order = torch.randperm(len(scenes), generator=generator).tolist()
-        for start in range(position * size, per_epoch * size, size):
-            yield collate_scenes([scenes[index] for index in order[start : start + size]])
-        epoch, position = epoch + 1, 0
+    yield from DataLoader(
+        scenes,
+        batch_sampler=_Order(len(scenes), min(batch_size, len(scenes)), seed, first),
+        collate_fn=collate_scenes,
+        num_workers=workers,
+    )
+
+
+class _Order(Sampler[list[int]]):
+    """The scenes of each batch, from some batch on. It depends on nothing but the arguments."""
+
+    def __init__(self, num_scenes: int, size: int, seed: int, first: int) -> None:
+        self._num_scenes = num_scenes
+        self._size = size
+        self._seed = seed
+        self._first = first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        per_epoch = self._num_scenes // self._size
+        epoch, position = divmod(self._first, per_epoch)
+        while True:
+            generator = torch.Generator().manual_seed(self._seed + epoch)
+            order = torch.randperm(self._num_scenes, generator=generator).tolist()
+            for start in range(position * self._size, per_epoch * self._size, self._size):
+                yield order[start : start + self._size]
+            epoch, position = epoch + 1, 0
 
 
 def collate_scenes(scenes: Sequence[Tree]) -> Tree:

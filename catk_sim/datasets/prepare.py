@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 import tyro
 
 from catk_sim.datasets.conversion import SKIPPED_NAME, Conversion, convert
-from catk_sim.datasets.errors import DataError
 from catk_sim.datasets.sources import ACCEPTED, open_scenarios
 
 FAILED = 1
@@ -57,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
             scenarios_per_shard=config.scenarios_per_shard,
             show_progress=True,
         )
-    except (DataError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"{error}\n")
         return FAILED
     _report(made, time.perf_counter() - start)

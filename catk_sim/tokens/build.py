@@ -156,8 +156,11 @@ def build(
 def main() -> None:
     """Runs the command line."""
     config = tyro.cli(BuildConfig, description=__doc__)
-    scenarios = tqdm(open_scenarios(config.data), desc="scenarios", unit="scenario")
-    vocabulary, provenance = build(scenarios, config)
+    try:
+        scenarios = tqdm(open_scenarios(config.data), desc="scenarios", unit="scenario")
+        vocabulary, provenance = build(scenarios, config)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
     config.output.parent.mkdir(parents=True, exist_ok=True)
     vocabulary.save(config.output, provenance)
     console = Console()

@@ -97,7 +97,8 @@ class SMARTPolicy:
         self, model: SMART, vocabulary: MotionVocabulary, sampler: Sampler | None = None
     ) -> None:
         self.model = model
-        self.vocabulary = vocabulary
+        # The model's device, wherever the vocabulary was loaded.
+        self.vocabulary = vocabulary = vocabulary.to(next(model.parameters()).device)
         self.sampler = TopK() if sampler is None else sampler
         self.dynamics = TokenDynamics(vocabulary)
 

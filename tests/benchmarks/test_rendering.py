@@ -1,4 +1,4 @@
-"""Pictures a second, on one core: `python -m pytest tests/benchmarks/test_rendering.py`."""
+"""Pictures a second, on one core: `make benchmark`."""
 
 import time
 from collections.abc import Iterator

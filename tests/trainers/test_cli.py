@@ -110,3 +110,20 @@ def test_the_main_job_leaves_everything_behind(tmp_path: Path) -> None:
 def test_behavior_cloning_alone_saves_a_policy(tmp_path: Path) -> None:
     bc.main([*TINY_BC, "--output", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")])
     assert (tmp_path / "run/bc/model.safetensors").exists()
+
+
+def test_a_run_that_is_not_there_cannot_be_resumed(tmp_path: Path) -> None:
+    args = [*TINY_BC, "--output", str(tmp_path / "typo"), "--cache", str(tmp_path), "--resume"]
+    with pytest.raises(ValueError, match="there is no run to resume in"):
+        bc.main(args)
+
+
+def test_more_tokens_than_there_are_are_refused_before_any_training(tmp_path: Path) -> None:
+    args = [*TINY, "--k", "5000", "--output", str(tmp_path / "run"), "--cache", str(tmp_path)]
+    with pytest.raises(ValueError, match="k must be at most 2048"):
+        catk.main(args)
+
+
+def test_what_was_measured_on_nothing_is_null(tmp_path: Path) -> None:
+    evaluate.write_json(tmp_path / "metrics.json", {"a": {"b": float("nan")}, "c": 1.0})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"a": {"b": None}, "c": 1.0}

@@ -1,6 +1,7 @@
 """The loop on a model so small that its steps can be followed."""
 
 import itertools
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,12 +28,22 @@ def model() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
 
 
-def stage(folder: Path, network: nn.Module, *, killed_at: int = -1, seed: int = 0) -> Stage[Tensor]:
+def stage(
+    folder: Path,
+    network: nn.Module,
+    *,
+    killed_at: int = -1,
+    interrupted_at: int = -1,
+    seed: int = 0,
+) -> Stage[Tensor]:
     calls = itertools.count()
 
     def loss(batch: Tensor) -> tuple[Tensor, dict[str, float]]:
-        if next(calls) == killed_at:
+        call = next(calls)
+        if call == killed_at:
             raise KilledError
+        if call == interrupted_at:
+            signal.raise_signal(signal.SIGINT)
         return (network(batch) - batch.sum(-1, keepdim=True)).square().mean(), {}
 
     return Stage(
@@ -110,3 +121,17 @@ def test_seeds_differ_by_every_part() -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match="no GPU that torch can use"):
         pick_device("cuda")
+
+
+def test_control_c_stops_between_two_steps(tmp_path: Path) -> None:
+    whole, stopped, resumed = model(), model(), model()
+    fit(whole, stage(tmp_path / "whole", whole))
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, stage(tmp_path / "stopped", stopped, interrupted_at=6))
+    fit(resumed, stage(tmp_path / "stopped", resumed, killed_at=5))
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_name_that_is_no_device_is_refused() -> None:
+    with pytest.raises(ValueError, match="wanted a device such as cpu or cuda:0, got 'foo'"):
+        pick_device("foo")

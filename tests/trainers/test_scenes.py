@@ -58,3 +58,20 @@ def test_agents_far_from_the_sdc_are_hidden(vocabulary: MotionVocabulary) -> Non
     far = road.replace(log=road.log.replace(xy=road.log.xy + away))
     assert make_scene(road, vocabulary).scenario.log.valid[2].any()
     assert not make_scene(far, vocabulary).scenario.log.valid[2].any()
+
+
+def test_a_log_without_a_future_cannot_be_learnt_from(vocabulary: MotionVocabulary) -> None:
+    road = scenes.straight_road()
+    history = road.replace(
+        timestamps=road.timestamps[:11],
+        log=road.log.slice(0, 11),
+        log_size=road.log_size[:, :11],
+    )
+    with pytest.raises(ValueError, match="wants scenarios of 91 steps, and straight_road has 11"):
+        make_scene(history, vocabulary)
+
+
+def test_workers_change_nothing(few: SceneDataset) -> None:
+    alone = [ids(one) for one in itertools.islice(batches(few, batch_size=2, seed=3, first=1), 3)]
+    helped = batches(few, batch_size=2, seed=3, first=1, workers=1)
+    assert [ids(one) for one in itertools.islice(helped, 3)] == alone
