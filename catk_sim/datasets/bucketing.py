@@ -84,7 +84,7 @@ class BucketBatchSampler(Sampler[list[int]]):
         order = torch.randperm(len(batches), generator=generator)
         return [batches[index].tolist() for index in order]
 
-    def _cut(self, pool: Int[Tensor, " scenarios"]) -> list[Int[Tensor, " some"]]:
+    def _cut(self, pool: Int[Tensor, " scenarios"]) -> list[Int[Tensor, " _"]]:
         """Halves a pool by the measure that would be padded most, until the halves are batches."""
         batches = math.ceil(len(pool) / self._batch_size)
         if batches <= 1:

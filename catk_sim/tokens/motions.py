@@ -72,7 +72,7 @@ LIMITS = (
 
 def cut_motions(
     scenario: Scenario, *, stride: int = STEPS_PER_TOKEN
-) -> tuple[Float[Tensor, "motions 6 3"], ...]:
+) -> tuple[Float[Tensor, "_ 6 3"], ...]:
     """Cuts the half-second motions out of a scenario: of vehicles, of pedestrians, of cyclists.
 
     Each is in the frame of its first pose: x (m), y (m), heading (rad).

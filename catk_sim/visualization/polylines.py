@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 from catk_sim.datatypes import MapFeatureType, RoadGraph
 
-Polyline = Float[np.ndarray, "points 2"]
+Polyline = Float[np.ndarray, "_ 2"]
 
 
 def features_by_type(roadgraph: RoadGraph) -> dict[MapFeatureType, list[Polyline]]:
