@@ -26,8 +26,9 @@ class AgentMetadata(TensorTree):
     Attributes:
         agent_id: WOMD's track id.
         type: `AgentType` of each agent.
-        size: Length, width, height (m) that the simulation uses: the logged size at the current
-            step, or at the nearest valid step for agents that are absent then.
+        size: Length, width, height (m) that simulation and policies use: the logged size at the
+            current step, or at the nearest valid step for agents that are absent then. (catk gives
+            its model the mean over all valid steps, which knows the future.)
         is_sdc: Whether the agent is the logged self-driving car.
         to_predict: Whether the agent is in WOMD's `tracks_to_predict`.
         difficulty: WOMD's prediction difficulty (0 unset, 1, 2) of the agents to predict.
