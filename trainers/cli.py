@@ -1,5 +1,6 @@
 """The command line that all trainers share."""
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -19,7 +20,7 @@ def parse_preset(
     """
     named = args and not args[0].startswith("-")
     asks = args and args[0] in ("-h", "--help")
-    options = {name: (preset.__doc__ or "", preset()) for name, preset in presets.items()}
+    options = {name: (inspect.getdoc(preset) or "", preset()) for name, preset in presets.items()}
     return tyro.extras.overridable_config_cli(
         options, args=args if named or asks else [default, *args]
     )
