@@ -3,13 +3,14 @@
 python -m trainers.bc [preset] [--field value ...]
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from catk_sim.constants import HISTORY_MARKS, NUM_MARKS
+from catk_sim.constants import HISTORY_MARKS
 from catk_sim.tokens import MotionTokens
 from catk_sim.tokens.cleaning import train_mask
 from policies.checkpoint import load_checkpoint, save_checkpoint
@@ -22,9 +23,6 @@ from trainers.losses import next_token_cross_entropy
 from trainers.presets import BC_PRESETS
 from trainers.run import Run, open_run
 from trainers.scenes import Scene, batches
-
-NUM_PREDICTED = NUM_MARKS - HISTORY_MARKS
-"""Moves to learn: those that leave the marks from the current step on."""
 
 
 def behavior_cloning_loss(
@@ -86,14 +84,43 @@ def token_loss(
 
 def train_behavior_cloning(run: Run, model: SMART, config: FitConfig) -> None:
     """Runs the stage, or what is left of it, and saves its policy in the run's folder."""
-    seed = seed_of(run.config.seed, "bc")
+    run_stage(
+        run,
+        model,
+        "bc",
+        config,
+        loss=lambda scene: behavior_cloning_loss(model, scene, config),
+        parameters=list(model.parameters()),
+    )
+
+
+def run_stage(
+    run: Run,
+    model: SMART,
+    name: str,
+    config: FitConfig,
+    *,
+    loss: Callable[[Scene], tuple[Tensor, dict[str, float]]],
+    parameters: list[nn.Parameter],
+) -> None:
+    """Runs a stage of a run, or what is left of it, and saves its policy in the run's folder.
+
+    Args:
+        run: The run.
+        model: The policy.
+        name: The stage's name, folder and part of its seed.
+        config: Steps, batches and optimiser.
+        loss: The loss of a batch that is on the run's device, and further numbers to log.
+        parameters: What is trained.
+    """
+    seed = seed_of(run.config.seed, name)
     fit(
         model,
         Stage(
-            name="bc",
+            name=name,
             config=config,
-            folder=run.folder / "bc",
-            loss=lambda scene: behavior_cloning_loss(model, scene.to(run.device), config),
+            folder=run.folder / name,
+            loss=lambda scene: loss(scene.to(run.device)),
             batches=lambda first: batches(
                 run.train,
                 batch_size=config.batch_size,
@@ -101,14 +128,14 @@ def train_behavior_cloning(run: Run, model: SMART, config: FitConfig) -> None:
                 first=first,
                 workers=run.config.workers,
             ),
-            parameters=model.parameters,
+            parameters=lambda: parameters,
             validate=lambda: validation_numbers(run, model),
             seed=seed,
             autocast=run.autocast,
             fingerprint=run.fingerprint,
         ),
     )
-    save_checkpoint(run.folder / "bc", model, run.vocabulary)
+    save_checkpoint(run.folder / name, model, run.vocabulary)
 
 
 def make_model(run: Run, checkpoint: Path | None) -> SMART:

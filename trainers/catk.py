@@ -23,15 +23,13 @@ from catk_sim.tokens import MotionTokens, MotionVocabulary
 from policies.checkpoint import save_checkpoint
 from policies.smart.model import SMART
 from policies.smart.policy import SMARTPolicy
-from trainers.bc import make_model, token_loss, train_behavior_cloning
+from trainers.bc import make_model, run_stage, token_loss, train_behavior_cloning
 from trainers.cli import parse_preset, run_command
 from trainers.configs import CatKConfig, FitConfig
-from trainers.evaluate import validation_numbers
-from trainers.loop import Stage, fit, seed_of
 from trainers.presets import CATK_PRESETS
 from trainers.report import compare
 from trainers.run import Run, open_run
-from trainers.scenes import Scene, batches
+from trainers.scenes import Scene
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -148,35 +146,20 @@ def catk_loss(
 
 def fine_tune(run: Run, model: SMART, config: FitConfig, *, k: int) -> None:
     """Runs the stage, or what is left of it, and saves its policy in the run's folder."""
-    seed = seed_of(run.config.seed, "catk")
     oracle = RolloutOracle(run.vocabulary, k, run.device)
     trained = model.fine_tuning_parameters()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     for parameter in trained:
         parameter.requires_grad_(True)
-    fit(
+    run_stage(
+        run,
         model,
-        Stage(
-            name="catk",
-            config=config,
-            folder=run.folder / "catk",
-            loss=lambda scene: catk_loss(model, scene.to(run.device), oracle, config),
-            batches=lambda first: batches(
-                run.train,
-                batch_size=config.batch_size,
-                seed=seed,
-                first=first,
-                workers=run.config.workers,
-            ),
-            parameters=lambda: trained,
-            validate=lambda: validation_numbers(run, model),
-            seed=seed,
-            autocast=run.autocast,
-            fingerprint=run.fingerprint,
-        ),
+        "catk",
+        config,
+        loss=lambda scene: catk_loss(model, scene, oracle, config),
+        parameters=trained,
     )
-    save_checkpoint(run.folder / "catk", model, run.vocabulary)
 
 
 def train(config: CatKConfig) -> Run:

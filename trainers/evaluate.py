@@ -9,7 +9,6 @@ have not learnt from.
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from catk_sim.datasets.batching import collate
 from catk_sim.datasets.scenario_dataset import prepare_if_needed
+from catk_sim.datasets.whole_file import whole_file
 from catk_sim.datatypes import Rollout, Scenario
 from catk_sim.metrics.summary import RolloutSummary, summarize_rollouts
 from catk_sim.rollout import Policy, rollout
@@ -208,9 +208,8 @@ def result_record(data: str, benchmark: Benchmark, figures: Mapping[str, Figures
 def write_json(path: Path, content: object) -> None:
     """Writes a JSON file, all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
-    os.replace(unfinished, path)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
 
 
 def _without_nan(content: Any) -> Any:

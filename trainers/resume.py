@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from catk_sim.datasets.whole_file import whole_file
 
 STATE_FILE = "training_state.safetensors"
 
@@ -40,12 +41,10 @@ def save_training_state(
         for name, value in state.items():
             tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
     metadata = {"step": str(progress.step), "fingerprint": progress.fingerprint}
-    unfinished = folder / (STATE_FILE + ".unfinished")
     # Parameters that share memory cannot be saved by safetensors; clones can.
-    save_file(
-        {name: value.detach().clone() for name, value in tensors.items()}, unfinished, metadata
-    )
-    os.replace(unfinished, folder / STATE_FILE)
+    clones = {name: value.detach().clone() for name, value in tensors.items()}
+    with whole_file(folder / STATE_FILE) as unfinished:
+        save_file(clones, unfinished, metadata)
 
 
 def load_training_state(
