@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from catk_sim.geometry.roots import rounded_sqrt
+
 
 def rounded_box_distance(
     one: Float[Tensor, "fields=5 *batch"],
@@ -124,7 +126,7 @@ def _first_edge(
     vertices: Float[Tensor, "2 4 *batch"],
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     x, y = vertices[:, 1] - vertices[:, 0]
-    length = _sqrt(x * x + y * y)
+    length = rounded_sqrt(x * x + y * y)
     return x / length, y / length
 
 
@@ -133,7 +135,7 @@ def _distance_to_origin(
 ) -> Float[Tensor, "*batch"]:
     """Measures the distance of polygons to the origin (m), negative where they hold it."""
     step_x, step_y = x.roll(-1, dims=0) - x, y.roll(-1, dims=0) - y
-    length = _sqrt(step_x * step_x + step_y * step_y)
+    length = rounded_sqrt(step_x * step_x + step_y * step_y)
     # NaN for edges of no length, on purpose: whatever is asked about them, the answer is no.
     step_x /= length
     step_y /= length
@@ -141,11 +143,6 @@ def _distance_to_origin(
     along = x * step_x + y * step_y
     beside = (along <= 0) & (along >= -length)
     nearest_edge = torch.where(beside, across.abs(), torch.inf).amin(dim=0)
-    nearest_vertex = _sqrt((x * x + y * y).amin(dim=0))
+    nearest_vertex = rounded_sqrt((x * x + y * y).amin(dim=0))
     distance = torch.minimum(nearest_edge, nearest_vertex)
     return torch.where(across.amax(dim=0) <= 0, -distance, distance)
-
-
-def _sqrt(value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Takes roots that are rounded correctly, which torch's float32 roots on a CPU are not."""
-    return value.double().sqrt().to(value)

@@ -1,12 +1,20 @@
 """Departures from the road."""
 
+import math
+
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from catk_sim.datatypes import AgentMetadata, Scenario, Trajectory
 from catk_sim.geometry.boxes import box_corners
 from catk_sim.metrics.base import MetricResult
+from catk_sim.metrics.box_trajectory import BoxTrajectory
 from catk_sim.metrics.road_edge_distance import signed_distance_to_road_edge
 from catk_sim.metrics.road_edges import RoadEdges
+
+ABSENT = -1e10
+"""Distance of an absent box to the road edge (m), as WOSAC has it."""
 
 
 def distance_to_road_edge(
@@ -23,20 +31,36 @@ def distance_to_road_edge(
     """
     size = agents.size[..., :, None, :].expand(*motion.valid.shape, 3)
     corners = box_corners(motion.xy, motion.heading, size)
-    ground = (motion.z - size[..., 2] / 2)[..., None, None].expand(*corners.shape[:-1], 1)
-    xyz, valid = torch.cat([corners, ground], dim=-1), motion.valid
-    # Dimensions that the map lacks become further clusters of the same map.
-    extra = valid.dim() - 2 - (edges.radius.dim() - 1)
-    moved = tuple(range(valid.dim() - 2 - extra, valid.dim() - 2))
-    leading = tuple(range(extra))
-    valid = valid.movedim(leading, moved)
-    distance = signed_distance_to_road_edge(
-        xyz.movedim(leading, moved).flatten(-extra - 4, -3),
-        valid.flatten(-extra - 2),
-        edges,
-    )
-    value = distance.amax(dim=-1).reshape(valid.shape).movedim(moved, leading)
+    value = _outermost(corners, motion.z - size[..., 2] / 2, motion.valid, edges)
     return MetricResult(value=value, valid=motion.valid)
+
+
+def box_distance_to_road_edge(
+    boxes: BoxTrajectory, edges: RoadEdges
+) -> Float[Tensor, "*batch agents steps"]:
+    """Measures how far the outermost corner of each box is off the road (m); negative: on it.
+
+    WOSAC's `distance_to_road_edge`, if the edges were read by its rule. `ABSENT` where there is no
+    box.
+
+    Args:
+        boxes: Boxes whose batch is that of the maps, or has further dimensions before it.
+        edges: The road edges, in the frame of the boxes.
+
+    Raises:
+        ValueError: If a map has no road edge. WOSAC's evaluation fails on such a scenario.
+    """
+    bare = (edges.radius == -math.inf).all(dim=-1).nonzero().tolist()
+    if bare:
+        which = f"map {bare[0]} of the batch" if bare[0] else "the map"
+        raise ValueError(f"wanted a map with road edges, but {which} has none")
+    corners = box_corners(
+        torch.stack([boxes.x, boxes.y], dim=-1),
+        boxes.heading,
+        torch.stack([boxes.length, boxes.width], dim=-1),
+    )
+    value = _outermost(corners, boxes.z - boxes.height / 2, boxes.valid, edges)
+    return torch.where(boxes.valid, value, ABSENT)
 
 
 def offroad_indication(
@@ -55,3 +79,16 @@ def offroad_indication(
         edges = RoadEdges.from_roadgraph(scenario.roadgraph)
     distance = distance_to_road_edge(simulated, scenario.agents, edges)
     return MetricResult(value=(distance.value > 0).to(simulated.xy), valid=distance.valid)
+
+
+def _outermost(
+    corners: Float[Tensor, "*batch agents steps 4 2"],
+    ground: Float[Tensor, "*batch agents steps"],
+    valid: Bool[Tensor, "*batch agents steps"],
+    edges: RoadEdges,
+) -> Float[Tensor, "*batch agents steps"]:
+    """Measures how far off the road the outermost corner is (m); minus infinity if not valid."""
+    ground = ground[..., None, None].expand(*corners.shape[:-1], 1)
+    xyz = torch.cat([corners, ground], dim=-1)
+    distance = signed_distance_to_road_edge(xyz.flatten(-4, -3), valid.flatten(-2), edges)
+    return distance.amax(dim=-1).reshape(valid.shape)

@@ -7,15 +7,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from catk_sim.geometry.polylines import (
-    Z_WEIGHT,
+    fraction_along,
     offset_from_segment,
+    side,
     side_of_polyline,
-    weighted_square,
 )
-from catk_sim.metrics.road_edges import RoadEdges
+from catk_sim.geometry.roots import rounded_sqrt
+from catk_sim.metrics.road_edge_search import nearest_slot
+from catk_sim.metrics.road_edges import FAR, RoadEdges
 
 MAX_PAIRS = 1 << 17
-"""Pairs of a cluster of points and a group of segments that are bounded together."""
+"""Pairs of a point and a segment that are looked at together where nothing is discarded."""
 
 
 def signed_distance_to_road_edge(
@@ -26,108 +28,102 @@ def signed_distance_to_road_edge(
     """Measures how far points lie outside the road (m): negative on it, positive off it.
 
     The segment that is nearest with height weighted by `Z_WEIGHT` decides; the distance is the one
-    in the plane, and positive to the right of the segment. That is WOSAC's measure, except at the
-    ends of closed polylines: see `CLOSED_POLYLINE`. WOSAC joins the ends of those polylines that
-    have as many points as the longest of the map, and of no others.
+    in the plane, and positive to the right of the segment. `EdgeRule` says what differs by year.
 
     Args:
         xyz: Points (m), in clusters of near ones, such as the corners of a box. A cluster shares
             a search.
         valid: Clusters that matter. The others get minus infinity, as does everything on a map
             without road edges.
-        edges: The road edges of each map of the batch.
+        edges: The road edges of each map. The points may have further dimensions before the maps'.
+
+    Raises:
+        ValueError: If the batch of the points does not end in that of the maps.
     """
-    batch, (clusters, points) = valid.shape[:-1], xyz.shape[-3:-1]
-    num_maps = math.prod(batch)
-    xyz = xyz.reshape(num_maps, clusters, points, 3)
-    flat_valid = valid.reshape(num_maps, clusters)
-    flat_edges = edges.map(lambda tensor: tensor.reshape(num_maps, *tensor.shape[len(batch) :]))
-    chunk = max(1, MAX_PAIRS // max(1, num_maps * edges.radius.shape[-1]))
-    parts = [
-        _signed_distance(some_xyz, some_valid, flat_edges)
-        for some_xyz, some_valid in zip(
-            xyz.split(chunk, dim=1), flat_valid.split(chunk, dim=1), strict=True
-        )
-    ]
-    return torch.cat(parts, dim=1).reshape(*valid.shape, points)
+    maps, clusters = edges.radius.shape[:-1], valid.shape[-1]
+    if valid.shape[:-1][valid.dim() - 1 - len(maps) :] != maps:
+        raise ValueError(f"wanted points for maps {tuple(maps)}, got {tuple(valid.shape[:-1])}")
+    result = xyz.new_full(xyz.shape[:-1], -math.inf).flatten(0, -2)
+    chosen = valid.flatten().nonzero()[:, 0]
+    if chosen.numel():
+        scene = chosen.div(clusters, rounding_mode="floor") % math.prod(maps)
+        # (3, points, clusters)
+        point = xyz.flatten(0, -3)[chosen].permute(2, 1, 0).contiguous()
+        measure = _least_distance if edges.rule.is_flat else _distance_to_nearest
+        result[chosen] = measure(point, scene, edges).T
+    return result.reshape(xyz.shape[:-1])
 
 
-def _signed_distance(
-    xyz: Float[Tensor, "maps clusters points 3"],
-    valid: Bool[Tensor, "maps clusters"],
-    edges: RoadEdges,
-) -> Float[Tensor, "maps clusters points"]:
-    cluster, group = _near_groups(xyz, valid, edges)
-    # (3, points, maps * clusters)
-    point = xyz.flatten(0, 1).permute(2, 1, 0).contiguous()
-    slot = _nearest_slot(point, cluster, group, edges)
-    found = slot >= 0
-    slot = slot.clamp(min=0)
-    groups, _, places = edges.segment.shape[-3:]
-    first = slot.div(groups * places, rounding_mode="floor") * (groups * places)
-    segments = edges.segment.flatten(0, 1)
-
-    def taken(slot: Int[Tensor, "points all"]) -> Float[Tensor, "6 points all"]:
-        group = slot.div(places, rounding_mode="floor")
-        return segments[group, :, slot % places].movedim(-1, 0)
-
-    nearest = taken(slot)
-    previous = taken(first + edges.previous.flatten()[slot])
-    following = taken(first + edges.following.flatten()[slot])
-    x, y, _ = offset_from_segment(point, nearest[:3], nearest[3:])
-    signed = side_of_polyline(point, nearest, previous, following) * (x * x + y * y).sqrt()
-    return torch.where(found, signed, -math.inf).T.reshape(xyz.shape[:-1])
+def _distance_to_nearest(
+    point: Float[Tensor, "3 points clusters"], scene: Int[Tensor, " clusters"], edges: RoadEdges
+) -> Float[Tensor, "points clusters"]:
+    slot = nearest_slot(point, scene, edges)
+    distance = _distance_to(slot.clamp(min=0).flatten(), point.flatten(1), edges)
+    return torch.where(slot < 0, -math.inf, distance.reshape(slot.shape))
 
 
-def _near_groups(
-    xyz: Float[Tensor, "maps clusters points 3"],
-    valid: Bool[Tensor, "maps clusters"],
-    edges: RoadEdges,
-) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-    """Finds the groups that may hold the segment nearest to some point of a cluster.
+def _least_distance(
+    point: Float[Tensor, "3 points clusters"], scene: Int[Tensor, " clusters"], edges: RoadEdges
+) -> Float[Tensor, "points clusters"]:
+    """Measures the distance to each polyline by itself, and takes the smallest.
 
-    Every segment of a group is at least as far from the centre of the cluster as the ball's near
-    side and at most as far as its far side; for the points of the cluster, the cluster's own radius
-    is added either way.
-
-    Returns:
-        Cluster and group of each pair, as indices into all clusters and groups of all maps.
+    Where no segment has a side of a point, that distance is zero, so none may be discarded unseen.
     """
-    point = xyz * xyz.new_tensor([1, 1, Z_WEIGHT])
-    middle = point.mean(dim=-2)
-    own_radius = (point - middle[..., None, :]).norm(dim=-1).amax(dim=-1)
-    x, y, z = (middle[..., None, i] - edges.center[..., None, :, i] for i in range(3))
-    distance = x.square_().addcmul_(y, y).addcmul_(z, z).sqrt_()
-    radius = edges.radius[:, None]
-    bound = (distance + radius.abs()).amin(dim=-1) + 2 * own_radius
-    # The margin covers rounding.
-    bound = torch.where(valid, bound * (1 + 1e-5) + 1e-2, -math.inf)
-    # Strictly, so that groups of padding, which are infinitely far, never are.
-    near = distance.sub_(radius) < bound[..., None]
-    scene, cluster, group = near.nonzero().unbind(-1)
-    return scene * xyz.shape[1] + cluster, scene * edges.radius.shape[1] + group
+    distance = torch.full_like(point[0], -math.inf)
+    for index, first, length in _polylines(edges):
+        chosen = (scene == index).nonzero()[:, 0]
+        slots = torch.arange(first, first + length, device=chosen.device)
+        segment = _segment(slots, edges)[:, None]
+        for some in chosen.split(max(1, MAX_PAIRS // (length * point.shape[1]))):
+            xyz = point[..., some].flatten(1)
+            x, y = offset_from_segment(xyz[:2, :, None], segment[:2], segment[3:5])
+            nearest = rounded_sqrt(x * x + y * y).min(dim=1).indices
+            found = _distance_to(first + nearest, xyz, edges).reshape(-1, len(some))
+            so_far = distance[:, some]
+            distance[:, some] = torch.where(found.abs() < so_far.abs(), found, so_far)
+    return distance
 
 
-def _nearest_slot(
-    point: Float[Tensor, "3 points clusters"],
-    cluster: Int[Tensor, " pairs"],
-    group: Int[Tensor, " pairs"],
-    edges: RoadEdges,
-) -> Int[Tensor, "points clusters"]:
-    """Finds each point's nearest segment among the groups paired with its cluster; -1 if none."""
+def _polylines(edges: RoadEdges) -> list[list[int]]:
+    """Lists the map of each polyline, its first slot and how many it has."""
+    present = (edges.segment[..., 0, :] != FAR).flatten()
+    previous = edges.previous.flatten(-2)
+    per_map = previous.shape[-1]
+    is_first = present & (previous != torch.arange(per_map, device=present.device) - 1).flatten()
+    first = is_first.nonzero()[:, 0]
+    length = torch.bincount(is_first.cumsum(0)[present] - 1)
+    return torch.stack([first.div(per_map, rounding_mode="floor"), first, length], dim=1).tolist()
+
+
+def _distance_to(
+    slot: Int[Tensor, " points"], point: Float[Tensor, "3 points"], edges: RoadEdges
+) -> Float[Tensor, " points"]:
+    """Measures how far points lie to the right of chosen segments, and of the polyline there."""
+    nearest = _segment(slot, edges)
+    along = fraction_along((point[:2] - nearest[:2]).unbind(0), nearest[3:].unbind(0))
+    sign = side(point, nearest[:3], nearest[3:])
+    # Few points are beyond an end of their segment, and only they need its neighbours.
+    few = ((along < 0) | (along >= 1)).nonzero()[:, 0]
+    sign[few] = _side_at_end(point[:, few], slot[few], edges)
+    x, y = offset_from_segment(point[:2], nearest[:2], nearest[3:5])
+    return sign * rounded_sqrt(x * x + y * y)
+
+
+def _side_at_end(
+    point: Float[Tensor, "3 points"], slot: Int[Tensor, " points"], edges: RoadEdges
+) -> Float[Tensor, " points"]:
+    per_map = edges.previous.shape[-2:].numel()
+    first = slot.div(per_map, rounding_mode="floor") * per_map
+    return side_of_polyline(
+        point,
+        _segment(slot, edges),
+        _segment(first + edges.previous.flatten()[slot], edges),
+        _segment(first + edges.following.flatten()[slot], edges),
+        end_is_beyond=edges.rule.is_flat,
+    )
+
+
+def _segment(slot: Int[Tensor, " slots"], edges: RoadEdges) -> Float[Tensor, "6 slots"]:
     places = edges.segment.shape[-1]
-    # (6, 1, pairs, places)
-    segment = edges.segment.flatten(0, 1)[group].transpose(0, 1).contiguous()[:, None]
-    # (3, points, pairs, 1)
-    paired = point[..., cluster][..., None]
-    square = weighted_square(offset_from_segment(paired, segment[:3], segment[3:]))
-    best, place = square.min(dim=-1)
-    slot = group * places + place
-
-    owner = cluster.expand_as(best)
-    least = torch.full_like(point[0], math.inf).scatter_reduce(1, owner, best, "amin")
-    # Of equally near segments, the first in the map: that is the one with the least slot.
-    never = edges.segment.numel()
-    slot = torch.where(best == least.gather(1, owner), slot, never)
-    first = torch.full_like(least, never, dtype=torch.int64).scatter_reduce(1, owner, slot, "amin")
-    return torch.where(first == never, -1, first)
+    group = slot.div(places, rounding_mode="floor")
+    return edges.segment.flatten(0, -3)[group, :, slot - group * places].T

@@ -4,7 +4,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catk_sim.geometry.polylines import offset_from_segment, side_of_polyline, weighted_square
+from catk_sim.geometry.polylines import (
+    fraction_along,
+    offset_from_segment,
+    side,
+    side_of_polyline,
+    weighted_square,
+)
 
 
 def vectors(*rows: list[float]) -> torch.Tensor:
@@ -78,3 +84,21 @@ def test_beyond_an_open_end_the_last_segment_decides() -> None:
     for y in (-1.0, 1.0):
         assert side_of_polyline(vectors([3, y, 0]), east, east, east).item() == -y
         assert side_of_polyline(vectors([-9, y, 0]), east, east, east).item() == -y
+
+
+def test_a_segment_without_length_is_where_it_starts_and_has_no_sides() -> None:
+    point, start, step = vectors([3, 4, 5]), vectors([1, 1, 1]), vectors([0, 0, 2])
+    assert fraction_along((point - start).unbind(0), step.unbind(0)).item() == 0
+    offset = offset_from_segment(point, start, step)
+    assert [coordinate.item() for coordinate in offset] == [2, 3, 4]
+    assert side(point, start, step).item() == 0
+
+
+@pytest.mark.parametrize(("end_is_beyond", "expected"), [(False, 1), (True, -1)])
+def test_the_end_of_a_segment_may_count_as_beyond_it(end_is_beyond: bool, expected: int) -> None:
+    """Beside the tip of a sharp turn to the right, where the road lies all around."""
+    east = vectors([-5, 0, 0, 5, 0, 0])
+    back = vectors([0, 0, 0, -5, -1, 0])
+    where = vectors([0, -1, 0])
+    found = side_of_polyline(where, east, east, back, end_is_beyond=end_is_beyond)
+    assert found.item() == expected

@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import pytest
@@ -9,12 +8,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from catk_sim.datasets.batching import collate
-from catk_sim.datatypes import MapFeatureType
-from catk_sim.metrics import road_edge_distance
+from catk_sim.datatypes import MapFeatureType, Scenario
+from catk_sim.metrics import road_edge_distance, road_edge_search
 from catk_sim.metrics.road_edge_distance import signed_distance_to_road_edge
-from catk_sim.metrics.road_edges import RoadEdges
+from catk_sim.metrics.road_edges import EdgeRule, RoadEdges
 from tests import scenes
 from tests.catk_sim.metrics.maps import map_of, polyline, random_polylines
+from tests.catk_sim.metrics.road_edge_reference import plain_distance
 
 
 def distance(points: Tensor, edges: RoadEdges) -> Tensor:
@@ -29,65 +29,166 @@ def random_points(seed: int, num: int, dtype: torch.dtype = torch.float64) -> Te
     return (torch.randn(num, 3, generator=generator, dtype=torch.float64) * spread).to(dtype)
 
 
-def side(p: list[float], start: list[float], end: list[float]) -> int:
-    cross = (p[0] - start[0]) * (end[1] - start[1]) - (p[1] - start[1]) * (end[0] - start[0])
-    return (cross > 0) - (cross < 0)
+RULES = list(EdgeRule)
 
 
-def plain_distance(p: list[float], lines: list[list[list[float]]]) -> float:
-    """The measure as the Sim Agents challenge defines it, one segment after the other."""
-    best, signed = math.inf, -math.inf
-    for line in lines:
-        points = [line[0]] + [b for a, b in itertools.pairwise(line) if a[:2] != b[:2]]
-        closed = math.dist(points[0], points[-1]) < 0.01
-        num = len(points) - 1
-        for i in range(num):
-            a, b = points[i], points[i + 1]
-            dx, dy = b[0] - a[0], b[1] - a[1]
-            t = ((p[0] - a[0]) * dx + (p[1] - a[1]) * dy) / (dx * dx + dy * dy)
-            tc = min(max(t, 0), 1)
-            x, y, z = (p[k] - a[k] - tc * (b[k] - a[k]) for k in range(3))
-            n = side(p, a, b)
-            j = i - 1 if t < 0 else i + 1 if t > 1 else i
-            if closed:
-                j %= num
-            if j != i and 0 <= j < num:
-                arriving, leaving = (j, i) if t < 0 else (i, j)
-                turns_left = side(points[leaving + 1], points[arriving], points[arriving + 1]) < 0
-                n = (max if turns_left else min)(n, side(p, points[j], points[j + 1]))
-            weighted = math.sqrt(x * x + y * y + (3 * z) ** 2)
-            if weighted < best:
-                best, signed = weighted, n * math.hypot(x, y)
-    return signed
+def scene_on(seed: int, num_lines: int = 12) -> Scenario:
+    lines = [line.float() for line in random_polylines(seed, num_lines)]
+    return scenes.straight_road().replace(roadgraph=map_of(lines), scenario_id=(str(seed),))
 
 
-@given(seed=st.integers(0, 2**31))
-def test_the_search_agrees_with_the_plain_definition(seed: int) -> None:
-    lines, points = random_polylines(seed), random_points(seed, 20)
-    found = distance(points, RoadEdges.from_roadgraph(map_of(lines)))
-    plain = [plain_distance(point, [line.tolist() for line in lines]) for point in points.tolist()]
-    torch.testing.assert_close(found, torch.tensor(plain, dtype=torch.float64), rtol=0, atol=1e-9)
+def odd_lines(seed: int, dtype: torch.dtype) -> list[Tensor]:
+    """Lines as maps have them, and lines as they should not."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def chance(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    lines = random_polylines(seed, 8)
+    angle = torch.linspace(0, 2 * math.pi, 150, dtype=torch.float64)
+    circle = torch.stack([20 * angle.cos(), 30 * angle.sin(), angle], dim=-1)
+    for gap in (0.0, 0.005, 0.6, 1.5):
+        # Closed and nearly so, in the plane or in space, and as the longest or not.
+        ring = circle[:: 1 + int(4 * chance())] * torch.tensor([1.0, 1.0, float(chance() < 0.5)])
+        ring[-1, :2] = ring[0, :2] + torch.tensor([gap, 0.0])
+        lines.append(ring + 40 * (chance(3) - 0.5))
+    for height in (0.0, 0.0, 6.0):
+        # On a grid: points are on lines and on their continuations, and equally near to several.
+        walk = (5 * chance(40, 2) - 2.5).round().cumsum(0)
+        lines.append(torch.cat([walk, torch.full((40, 1), height)], dim=1))
+    lines.append(lines[0][:1])
+    order = chance(len(lines)).argsort().tolist()
+    return [lines[i].to(dtype) for i in order[: 1 + int(len(order) * chance())]]
 
 
-@given(seed=st.integers(0, 2**31), dtype=st.sampled_from([torch.float32, torch.float64]))
-def test_discarding_groups_unseen_changes_no_bit(seed: int, dtype: torch.dtype) -> None:
-    lines = [line.to(dtype) for line in random_polylines(seed)]
-    points = random_points(seed, 60, dtype)
-    points[0] *= 1e4  # One is far away from everything.
-    edges = RoadEdges.from_roadgraph(map_of(lines))
-    endless = torch.where(edges.radius > 0, edges.radius + 1e9, edges.radius)
-    everything = edges.replace(radius=endless)
-    assert torch.equal(distance(points, edges), distance(points, everything))
+def odd_points(seed: int, lines: list[Tensor]) -> Tensor:
+    """Points anywhere, on a grid, on vertices, between them, beside them and very far away."""
+    generator = torch.Generator().manual_seed(seed)
+    dtype = lines[0].dtype
+    vertices = torch.cat(lines)
+    vertices = vertices[torch.randint(len(vertices), (20,), generator=generator)]
+    middles = torch.cat([(line[:-1] + line[1:]) / 2 for line in lines])[:40]
+    beside = vertices + 0.1 * torch.randn(20, 3, generator=generator, dtype=dtype)
+    grid = torch.randint(-12, 13, (40, 3), generator=generator).to(dtype)
+    far = 3e4 * random_points(seed + 1, 4, dtype)
+    return torch.cat([random_points(seed, 30, dtype), vertices, middles, beside, grid, far])
 
 
-def test_few_groups_are_looked_into() -> None:
-    """A circle of a thousand segments around a point near its edge."""
+@given(
+    seed=st.integers(0, 2**31),
+    rule=st.sampled_from(RULES),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_the_search_finds_what_looking_at_every_segment_finds(
+    seed: int, rule: EdgeRule, dtype: torch.dtype
+) -> None:
+    """To the last bit: of several segments that are equally near, the same one."""
+    lines = odd_lines(seed, dtype)
+    points = odd_points(seed, lines)
+    found = distance(points, RoadEdges.from_roadgraph(map_of(lines), rule))
+    assert torch.equal(found, plain_distance(points, lines, rule))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("origin", [(8000.0, -6000.0, 200.0), (1e5, 1e5, 0.0)])
+def test_the_search_is_exact_where_numbers_are_coarse(
+    origin: tuple[float, float, float], rule: EdgeRule
+) -> None:
+    """To half a millimetre, and to a centimetre."""
+    for seed in range(8):
+        lines = [line + torch.tensor(origin) for line in odd_lines(seed, torch.float32)]
+        points = odd_points(seed, lines)
+        found = distance(points, RoadEdges.from_roadgraph(map_of(lines), rule))
+        assert torch.equal(found, plain_distance(points, lines, rule))
+
+
+def test_clusters_are_searched_as_their_points_are() -> None:
+    """Boxes, and points that should not share a search because they are far from each other."""
+    for seed in range(10):
+        lines = odd_lines(seed, torch.float32)
+        points = odd_points(seed, lines)[:120]
+        near = points[:, None] + torch.randn(4, 3, generator=torch.Generator().manual_seed(seed))
+        for clusters in (near, points.reshape(-1, 4, 3)):
+            valid = torch.ones(len(clusters), dtype=torch.bool)
+            edges = RoadEdges.from_roadgraph(map_of(lines))
+            found = signed_distance_to_road_edge(clusters, valid, edges)
+            expected = plain_distance(clusters.flatten(0, 1), lines, EdgeRule.OURS)
+            assert torch.equal(found.flatten(), expected)
+
+
+# A square of four segments around a block of houses, whose ends leave a gap, and a longer line.
+@pytest.mark.parametrize(
+    ("gap", "rise", "with_longer", "closed"),
+    [
+        (0.0, 0.0, False, [True, True, True]),
+        (0.0, 0.0, True, [True, False, True]),
+        (0.005, 0.0, False, [True, True, True]),
+        (0.02, 0.0, False, [False, True, True]),
+        (0.99, 0.0, False, [False, True, True]),
+        (1.01, 0.0, False, [False, False, False]),
+        (0.0, 0.99, False, [False, True, True]),
+        (0.0, 1.01, False, [False, False, True]),
+    ],
+)
+def test_each_rule_closes_the_lines_it_should(
+    gap: float, rise: float, with_longer: bool, closed: list[bool]
+) -> None:
+    square = polyline((-9, 0), (0, 9), (9, 0), (0, -9), (-9, -gap))
+    square[-1, 2] = rise
+    longer = polyline(*((x, 50.0) for x in range(6)))
+    lines = [square, longer] if with_longer else [square, longer[:5], longer[:1]]
+    for rule, is_closed in zip(RULES, closed, strict=True):
+        edges = RoadEdges.from_roadgraph(map_of(lines), rule)
+        previous, following = edges.previous.flatten(), edges.following.flatten()
+        assert previous[:4].tolist() == [3 if is_closed else 0, 0, 1, 2]
+        assert following[:4].tolist() == [1, 2, 3, 0 if is_closed else 3]
+
+
+def test_a_repeated_point_counts_as_an_edge_with_no_sides_in_wosac() -> None:
+    """The first of two equal points: the segment between them comes first of the nearest."""
+    line = polyline((0, 0), (0, 0), (5, 0))
+    point = torch.tensor([[-1.0, -2.0, 0.0]], dtype=torch.float64)
+    found = [
+        distance(point, RoadEdges.from_roadgraph(map_of([line]), rule)).item() for rule in RULES
+    ]
+    assert found == [math.hypot(1, 2), 0, 0]
+
+
+def test_in_2023_a_line_without_a_side_of_the_point_decides_however_far_it_is() -> None:
+    """The point is on the continuation of the second line."""
+    lines = [polyline((0, -1), (5, -1)), polyline((50, 0), (60, 0))]
+    point = torch.tensor([[2.0, 0.0, 0.0]], dtype=torch.float64)
+    found = [
+        distance(point, RoadEdges.from_roadgraph(map_of(lines), rule)).item() for rule in RULES
+    ]
+    assert found == [-1, -1, 0]
+
+
+def test_in_2023_height_plays_no_part() -> None:
+    lines = [polyline((-5, -1), (5, -1)), polyline((5, 3), (-5, 3), z=50.0)]
+    point = torch.tensor([[0.0, 1.5, 0.0]], dtype=torch.float64)
+    found = [
+        distance(point, RoadEdges.from_roadgraph(map_of(lines), rule)).item() for rule in RULES
+    ]
+    assert found == [-2.5, -2.5, -1.5]
+
+
+def test_a_search_looks_into_few_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A circle of a thousand segments around points near its edge."""
     angle = torch.linspace(0, 2 * math.pi, 1001, dtype=torch.float64)
     circle = 100 * torch.stack([angle.cos(), angle.sin(), 0 * angle], dim=-1)
-    edges = RoadEdges.from_roadgraph(map_of([circle])).map(lambda tensor: tensor[None])
-    point = torch.tensor([[[[90.0, 10.0, 0.0]]]], dtype=torch.float64)
-    _, groups = road_edge_distance._near_groups(point, torch.tensor([[True]]), edges)
-    assert len(groups) <= 8 < edges.radius.shape[-1]
+    edges = RoadEdges.from_roadgraph(map_of([circle]))
+    points = 0.95 * circle[:50] + 0.1
+    seen: list[int] = []
+    measure = road_edge_search.weighted_square
+
+    def counted(offset: tuple[Tensor, ...]) -> Tensor:
+        seen.append(offset[0].numel())
+        return measure(offset)
+
+    monkeypatch.setattr(road_edge_search, "weighted_square", counted)
+    distance(points, edges)
+    assert sum(seen) <= 50 * 2 * 8
 
 
 def test_points_that_share_a_search_disturb_nobody() -> None:
@@ -159,33 +260,63 @@ def test_an_invalid_cluster_is_nowhere() -> None:
     assert found.flatten().tolist() == [-4.0, -math.inf]
 
 
-def test_a_batch_of_maps_acts_as_its_members() -> None:
-    small = scenes.straight_road()
-    large = small.replace(
-        roadgraph=map_of([line.float() for line in random_polylines(7)]), scenario_id=("large",)
-    )
-    batch = RoadEdges.from_roadgraph(collate([small, large]).roadgraph)
+@pytest.mark.parametrize("rule", RULES)
+def test_a_batch_of_maps_acts_as_its_members(rule: EdgeRule) -> None:
+    small, large = scenes.straight_road(), scene_on(7)
+    batch = RoadEdges.from_roadgraph(collate([small, large]).roadgraph, rule)
     points = random_points(3, 50, torch.float32)[:, None]
     valid = torch.ones(50, dtype=torch.bool)
     found = signed_distance_to_road_edge(points.expand(2, -1, 1, 3), valid.expand(2, -1), batch)
     for index, member in enumerate((small, large)):
-        alone = RoadEdges.from_roadgraph(member.roadgraph)
+        alone = RoadEdges.from_roadgraph(member.roadgraph, rule)
         assert torch.equal(found[index], signed_distance_to_road_edge(points, valid, alone))
 
 
-@pytest.mark.parametrize("pairs", [1, 500, 1 << 20])
-def test_bounding_the_memory_changes_nothing(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    edges = RoadEdges.from_roadgraph(map_of(random_polylines(4)))
-    points = random_points(4, 100)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("pairs", [1, 50, 1 << 20])
+def test_bounding_the_memory_changes_nothing(
+    pairs: int, rule: EdgeRule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edges = RoadEdges.from_roadgraph(map_of(random_polylines(4)), rule)
+    points = random_points(4, 30)
     expected = distance(points, edges)
     monkeypatch.setattr(road_edge_distance, "MAX_PAIRS", pairs)
+    monkeypatch.setattr(road_edge_search, "MAX_BLOCKS", pairs)
+    monkeypatch.setattr(road_edge_search, "MAX_GROUPS", pairs)
     assert torch.equal(distance(points, edges), expected)
 
 
+@pytest.mark.parametrize("longest", [10, 3000, 50_000])
+def test_parts_of_a_search_are_small_and_lose_nothing(longest: int) -> None:
+    generator = torch.Generator().manual_seed(longest)
+    counts = torch.randint(longest, (200,), generator=generator).tolist()
+    largest = road_edge_search.MAX_GROUPS + max(counts)
+    parts = road_edge_search._parts(torch.tensor(counts))
+    assert [count for part in parts for count in counts[part]] == counts
+    assert all(sum(counts[part]) <= largest for part in parts)
+
+
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("clusters", [0, 3])
-def test_no_points_have_no_distance(clusters: int) -> None:
-    edges = RoadEdges.from_roadgraph(scenes.straight_road().roadgraph)
+def test_no_points_have_no_distance(clusters: int, rule: EdgeRule) -> None:
+    edges = RoadEdges.from_roadgraph(scenes.straight_road().roadgraph, rule)
     found = signed_distance_to_road_edge(
         torch.zeros(clusters, 4, 3), torch.zeros(clusters, dtype=torch.bool), edges
     )
     assert found.shape == (clusters, 4)
+
+
+def test_each_map_of_a_batch_is_arranged_as_it_is_alone() -> None:
+    """Also where the last line of one map and the first of the next have the same number."""
+    alone = RoadEdges.from_roadgraph(scene_on(1, 1).roadgraph)
+    both = RoadEdges.from_roadgraph(collate([scene_on(1, 1)] * 2).roadgraph)
+    for edges in (both.select(0), both.select(1)):
+        for name in ("segment", "previous", "following", "center", "radius"):
+            assert torch.equal(getattr(edges, name), getattr(alone, name))
+
+
+def test_points_for_other_maps_are_refused() -> None:
+    edges = RoadEdges.from_roadgraph(scenes.straight_road().roadgraph).repeat(3)
+    valid = torch.ones(2, 5, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"for maps \(3,\), got \(2,\)"):
+        signed_distance_to_road_edge(torch.zeros(2, 5, 1, 3), valid, edges)
