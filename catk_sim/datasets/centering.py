@@ -8,7 +8,7 @@ from torch import Tensor
 
 from catk_sim.constants import CURRENT_STEP
 from catk_sim.datasets.recording import RecordedAgents, RecordedLights, RecordedMap, Recording
-from catk_sim.datasets.recording_checks import check_recording
+from catk_sim.datasets.recording_checks import check_recording, fits_float32
 from catk_sim.datatypes import (
     AgentMetadata,
     LaneLinks,
@@ -32,8 +32,9 @@ def to_scenario(recording: Recording, source: str) -> Scenario:
     check_recording(recording, source)
     agents = recording.agents
     origin = _origin(agents)
-    states = np.where(agents.valid[..., None], agents.states, 0.0)
-    states[..., :3] -= np.where(agents.valid[..., None], origin, 0.0)
+    # What a file tells of absent agents is kept: WOSAC computes with some of it.
+    states = np.where(fits_float32(agents.states), agents.states, 0.0)
+    states[..., :3] -= origin
     sizes = np.ascontiguousarray(states[..., 3:6])
     return Scenario(
         scenario_id=(recording.scenario_id,),

@@ -102,11 +102,14 @@ def parse_scenario(data: bytes, *, source: str = "") -> Scenario:
 
 
 def _agents(objects: list[JsonValue], metadata: JsonValue, num_steps: int) -> RecordedAgents:
+    valid = np.stack([_valid(each["valid"], num_steps) for each in objects])
+    states = np.stack([_states(each, num_steps) for each in objects])
     return RecordedAgents(
         agent_id=np.array([each["id"].integer() for each in objects], np.int64),
         type=np.array([each["type"].member(AgentType) for each in objects], np.int64),
-        states=np.stack([_states(each, num_steps) for each in objects]),
-        valid=np.stack([_valid(each["valid"], num_steps) for each in objects]),
+        # GPUDrive puts absent agents at -10000; WOMD has zeros.
+        states=np.where(valid[..., None], states, 0.0),
+        valid=valid,
         sdc=metadata["sdc_track_index"].integer(),
         to_predict={
             each["track_index"].integer(): each["difficulty"].integer()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from catk_sim.constants import CURRENT_STEP
@@ -94,10 +95,15 @@ def _check_lights(lights: RecordedLights, num_steps: int, source: str) -> None:
         raise DataError(f"wanted a light's state in [0, 8], got {odd[0]}", source)
 
 
+def fits_float32(values: Float[ndarray, "*shape"]) -> Bool[ndarray, "*shape"]:
+    """Tells which numbers are finite in float32."""
+    with np.errstate(invalid="ignore"):
+        return np.abs(values) <= np.finfo(np.float32).max
+
+
 def _check_finite(values: ndarray, name: Callable[..., str], source: str) -> None:
     """Refuses what float32 cannot hold. `name` puts the index of a number into words."""
-    with np.errstate(invalid="ignore"):
-        good = np.abs(values) <= np.finfo(np.float32).max
+    good = fits_float32(values)
     if not good.all():
         index = tuple(np.argwhere(~good)[0].tolist())
         raise DataError(f"wanted a finite number for {name(*index)}, got {values[index]}", source)

@@ -96,11 +96,12 @@ def _add_track(proto: Any, scenario: Scenario, index: int) -> None:
     for valid, (x, y, z), numbers in zip(
         log.valid[index].tolist(), xyz.tolist(), rest.tolist(), strict=True
     ):
-        if valid:
-            state = dict(zip(_STATE, numbers, strict=True))
-            track.states.add(center_x=x, center_y=y, center_z=z, valid=True, **state)
-        else:
-            track.states.add(valid=False)
+        state = {"center_x": x, "center_y": y, "center_z": z}
+        state |= dict(zip(_STATE, numbers, strict=True))
+        if not valid:
+            # WOMD spells out zeros of present agents only.
+            state = {name: number for name, number in state.items() if number}
+        track.states.add(valid=valid, **state)
 
 
 def _add_map(proto: Any, roadgraph: RoadGraph, origin: Tensor) -> None:

@@ -84,12 +84,27 @@ def test_an_agent_that_is_absent_at_the_current_step_has_its_nearest_size(
     assert scenario.agents.size.tolist() == [[7.5, 0.75, 1.75], [5.0, 2.25, 1.5]]
 
 
-def test_absence_is_stored_as_zeros() -> None:
+def test_what_a_file_says_of_the_absent_is_kept() -> None:
     proto = junction()
-    proto.tracks[0].states[CURRENT_STEP].center_x = math.nan
+    state = proto.tracks[0].states[CURRENT_STEP]
+    state.Clear()
+    state.valid, state.center_x, state.length = False, 123.25, 4.5
     scenario = parse(proto)
-    numbers = [scenario.log.xy, scenario.log.velocity, scenario.log_size]
-    assert all(not number[0, CURRENT_STEP].any() for number in numbers)
+    x, y = (scenario.log.xy[0, CURRENT_STEP] + scenario.origin[:2]).tolist()
+    assert (x, y) == (123.25, 0)
+    assert scenario.log_size[0, CURRENT_STEP].tolist() == [4.5, 0, 0]
+    written = scenario_to_proto(scenario).tracks[0].states[CURRENT_STEP]
+    assert (written.valid, written.center_x, written.length) == (False, 123.25, 4.5)
+
+
+def test_numbers_of_the_absent_that_are_not_finite_become_zeros() -> None:
+    proto = junction()
+    state = proto.tracks[0].states[CURRENT_STEP]
+    state.Clear()
+    state.valid, state.center_x, state.center_y = False, math.nan, math.inf
+    scenario = parse(proto)
+    position = scenario.log.xy[0, CURRENT_STEP] + scenario.origin[:2]
+    assert position.tolist() == [0, 0]
 
 
 def test_all_map_features_are_read(scenario: Scenario) -> None:
@@ -209,7 +224,6 @@ def test_without_anyone_the_scenario_is_not_moved() -> None:
             state.valid = False
     scenario = parse(proto)
     assert scenario.origin.tolist() == [0.0, 0.0, 0.0]
-    assert not scenario.agents.size.any()
 
 
 def test_a_scenario_becomes_the_same_proto_again() -> None:
