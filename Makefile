@@ -4,14 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WAYMO := waymo-open-dataset-tf-2-12-0==1.6.7
+OFFICIAL := .venv-official
 
-.PHONY: demo test benchmark format install clean
+.PHONY: demo test test-official benchmark format install clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m trainers.catk
 
 test: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/check.sh
+
+# Our Sim Agents metric beside Waymo's own, which runs in an environment of its own (1.7 GB).
+test-official: $(INSTALLED) $(OFFICIAL)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/official -o addopts="--import-mode=importlib"
 
 benchmark: $(INSTALLED)
 	$(BIN)/python -m pytest tests/benchmarks -o addopts="--import-mode=importlib" --benchmark-only
@@ -32,5 +37,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-deps $(WAYMO) || echo "No $(WAYMO) for this machine: WOMD files can be read but not written, and submissions cannot be made."
 	touch $@
 
+$(OFFICIAL)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(OFFICIAL)
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["official"], sep="\n")' > $(OFFICIAL)/requirements.txt
+	$(OFFICIAL)/bin/pip install --quiet -r $(OFFICIAL)/requirements.txt
+	# These two ask for other builds of TensorFlow than the one above.
+	$(OFFICIAL)/bin/pip install --quiet --no-deps tf-keras==2.21.0 $(WAYMO)
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OFFICIAL) build dist .pytest_cache .ruff_cache .hypothesis

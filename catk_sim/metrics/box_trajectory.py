@@ -25,8 +25,8 @@ class BoxTrajectory(TensorTree):
         length: Along the heading (m).
         width: Across it (m).
         height: Vertical (m).
-        valid: Whether the box is there. Where it is not, the numbers count for what they are:
-            zeros, for logged boxes.
+        valid: Whether the box is there. Where it is not, the numbers may count all the same: WOSAC
+            takes them as the file has them, which is mostly zeros.
     """
 
     x: Float[Tensor, "*batch agents steps"]

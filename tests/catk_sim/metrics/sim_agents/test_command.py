@@ -1,0 +1,108 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catk_sim.datasets.sources import open_scenarios
+from catk_sim.metrics.sim_agents.__main__ import FAILED, main
+from catk_sim.metrics.sim_agents.scene import EvaluatedScene
+from tests.catk_sim.metrics.sim_agents.goldens import SCENARIO_ID, SCENARIOS, golden_json
+from tests.shared import shared_path
+
+SYNTHETIC = "synthetic:1:5"
+
+
+@pytest.fixture
+def rollouts(tmp_path: Path) -> Path:
+    scene = EvaluatedScene.from_scenario(next(iter(open_scenarios(SYNTHETIC))))
+    now = scene.logged.slice(10, 11)
+    held = {
+        name: getattr(now, name).expand(3, -1, 80).numpy() for name in ("x", "y", "z", "heading")
+    }
+    path = tmp_path / "rollouts.npz"
+    np.savez(path, object_id=scene.object_id.numpy(), **held)
+    return path
+
+
+def test_json_has_the_form_and_the_numbers_of_the_goldens(capsys: pytest.CaptureFixture[str]):
+    case = shared_path(f"golden/wosac/{SCENARIO_ID}_e_accelerate_sim.npz")
+
+    arguments = [str(shared_path(SCENARIOS)), str(case), "--version", "2024", "--json"]
+    assert main(arguments) == 0
+
+    record = json.loads(capsys.readouterr().out)
+    golden = golden_json(f"{SCENARIO_ID}_e_accelerate_metrics")["2024"]
+    assert set(record) == {"version", "scenario", "bucketed"}
+    assert record["version"] == "2024"
+    for part in ("scenario", "bucketed"):
+        assert set(record[part]) == set(golden[part])
+        for name, value in golden[part].items():
+            expected = value if isinstance(value, str) else pytest.approx(value, abs=1e-5)
+            assert record[part][name] == expected
+
+
+def test_without_json_it_prints_a_table(rollouts: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([SYNTHETIC, str(rollouts)]) == 0
+
+    shown = capsys.readouterr().out
+    assert "version 2025" in shown
+    assert "realism_meta_metric" in shown
+    assert "linear_speed_likelihood" in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"object_id": None}, "lacks object_id"),
+        ({"x": "nan"}, "x is not finite"),
+        ({"x": "short"}, "80 steps"),
+        ({"object_id": "other"}, "lack the sim agents"),
+    ],
+)
+def test_wrong_rollouts_are_refused_in_one_line(
+    rollouts: Path, capsys: pytest.CaptureFixture[str], change: dict[str, str | None], message: str
+):
+    with np.load(rollouts) as file:
+        arrays = dict(file)
+    for name, what in change.items():
+        if what is None:
+            del arrays[name]
+        elif what == "nan":
+            arrays[name][0, 0, 0] = np.nan
+        elif what == "short":
+            arrays[name] = arrays[name][..., :79]
+        else:
+            arrays[name] = arrays[name] + 1
+    np.savez(rollouts, **arrays)
+
+    assert main([SYNTHETIC, str(rollouts), "--json"]) == FAILED
+
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert len(shown.err.splitlines()) == 1
+    assert not shown.out
+
+
+def test_wrong_files_and_names_are_refused(
+    rollouts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    junk = tmp_path / "junk.npz"
+    junk.write_bytes(b"not a zip")
+    for arguments, message in (
+        ([SYNTHETIC, str(junk)], "not a readable npz"),
+        ([SYNTHETIC, str(tmp_path / "absent.npz")], "absent.npz"),
+        (["synthetic:2:5", str(rollouts)], "several scenarios"),
+        ([SYNTHETIC, str(rollouts), "--scenario-id", "nobody"], "no scenario nobody"),
+        ([SYNTHETIC, str(rollouts), "--version", "2022"], "2022"),
+        ([SYNTHETIC, str(rollouts), "--max-memory", "0"], "max_memory"),
+    ):
+        assert main(arguments) == FAILED
+        assert message in capsys.readouterr().err
+
+
+def test_a_scenario_is_found_by_its_id(rollouts: Path, capsys: pytest.CaptureFixture[str]):
+    first = next(iter(open_scenarios(SYNTHETIC))).scenario_id[0]
+
+    assert main(["synthetic:2:5", str(rollouts), "--scenario-id", first, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scenario"]["scenario_id"] == first
