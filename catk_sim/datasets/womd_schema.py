@@ -6,14 +6,13 @@ that enumerations are left as numbers, so that one which Waymo's enumeration doe
 and not dropped. Reading therefore needs none of Waymo's code.
 """
 
-import re
-from functools import cache
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from catk_sim.datasets.proto_schema import ProtoSchema
 
-_PACKAGE = "catk_sim.womd"
-_SCHEMA = """
+_SCHEMA = ProtoSchema(
+    "catk_sim.womd",
+    """
 message Scenario {
   repeated double timestamps_seconds = 1;
   repeated Track tracks = 2;
@@ -108,45 +107,10 @@ message StopSign {
 message Polygon {
   repeated bytes polygon = 1;
 }
-"""
+""",
+)
 
 
-@cache
 def message_class(name: str) -> Any:
     """Returns the class of a message of the schema."""
-    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-
-
-@cache
-def _pool() -> Any:
-    # A pool of its own, so that Waymo's classes can live in the same process.
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(_file().SerializeToString())
-    return pool
-
-
-def _file() -> descriptor_pb2.FileDescriptorProto:
-    file = descriptor_pb2.FileDescriptorProto(name="womd.proto", package=_PACKAGE, syntax="proto2")
-    for name, body in re.findall(r"^message (\w+) {(.*?)^}", _SCHEMA, re.DOTALL | re.MULTILINE):
-        message = file.message_type.add(name=name)
-        before_oneof, *oneof = re.split(r"oneof (?=\w+ {)", body)
-        for field in _fields(before_oneof):
-            message.field.add(**field)
-        for alternatives in oneof:
-            message.oneof_decl.add(name=alternatives.split()[0])
-            for field in _fields(alternatives):
-                message.field.add(**field, oneof_index=0)
-    return file
-
-
-def _fields(text: str) -> list[dict[str, Any]]:
-    fields = []
-    for repeated, kind, name, number in re.findall(r"(repeated )?(\w+) (\w+) = (\d+);", text):
-        field: dict[str, Any] = {"name": name, "number": int(number)}
-        field["label"] = "LABEL_REPEATED" if repeated else "LABEL_OPTIONAL"
-        if kind.islower():
-            field["type"] = f"TYPE_{kind.upper()}"
-        else:
-            field |= {"type": "TYPE_MESSAGE", "type_name": f".{_PACKAGE}.{kind}"}
-        fields.append(field)
-    return fields
+    return _SCHEMA.message_class(name)
