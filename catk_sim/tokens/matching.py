@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from catk_sim.constants import CURRENT_STEP, STEPS_PER_TOKEN
 from catk_sim.datatypes import AgentMetadata, Trajectory
 from catk_sim.geometry import se2
+from catk_sim.geometry.boxes import box_corners
 from catk_sim.tokens import cleaning
 from catk_sim.tokens.distance import token_distance
 from catk_sim.tokens.motion_tokens import MotionTokens, TokenizedLog
@@ -16,10 +17,15 @@ from catk_sim.tokens.sampling import sample_top_k
 from catk_sim.tokens.vocabulary import MotionVocabulary
 
 Chooser = Callable[
-    [Float[Tensor, "*batch agents 2"], Float[Tensor, "*batch agents"]],
+    [
+        Float[Tensor, "*batch agents 2"],
+        Float[Tensor, "*batch agents"],
+        Bool[Tensor, "*batch agents"],
+    ],
     Int[Tensor, "*batch agents"],
 ]
-"""Chooses a token for each agent's move: position (m) and heading (rad) in its own frame."""
+"""Chooses a token for each agent's move: position (m) and heading (rad) in its own frame, and
+whether it matters."""
 
 # Pairs of agent and token that are compared at a time. A processor works best within its cache, an
 # accelerator when it is full; both leave memory for the model.
@@ -44,6 +50,9 @@ def match_step(
         heading_local: Its heading (rad) in that frame.
         box_size: Length and width (m) of each agent; by default its type's.
     """
+    if agent_type.device.type == "cpu" and box_size is None:
+        everyone = torch.ones_like(agent_type, dtype=torch.bool)
+        return _TypeMatcher(vocabulary, agent_type)(xy_local, heading_local, everyone)
     shape = agent_type.shape
     flat = (agent_type.reshape(-1), xy_local.reshape(-1, 2), heading_local.reshape(-1))
     sizes = None if box_size is None else box_size.reshape(-1, 2)
@@ -58,6 +67,46 @@ def match_step(
         for start in range(0, max(1, shape.numel()), chunk)
     ]
     return torch.cat(nearest).reshape(shape)
+
+
+class _TypeMatcher:
+    """Finds the token that ends nearest to a pose, type by type.
+
+    For processors, where agents of a type can be listed at no cost.
+
+    Args:
+        vocabulary: The tokens.
+        agent_type: `AgentType` of each agent.
+    """
+
+    def __init__(
+        self, vocabulary: MotionVocabulary, agent_type: Int[Tensor, "*batch agents"]
+    ) -> None:
+        self._row = vocabulary.type_index(agent_type)
+        self._size = vocabulary.size[self._row]
+        # (types, 2, 4, tokens): tokens last, so that the arithmetic runs along memory.
+        self._ends = vocabulary.end_corners.permute(0, 3, 2, 1).contiguous()
+        self._chunk = max(1, _CPU_PAIRS // vocabulary.num_tokens)
+
+    def __call__(
+        self,
+        xy_local: Float[Tensor, "*batch agents 2"],
+        heading_local: Float[Tensor, "*batch agents"],
+        matters: Bool[Tensor, "*batch agents"],
+    ) -> Int[Tensor, "*batch agents"]:
+        """Returns token 0 for those that do not matter."""
+        goal = box_corners(xy_local, heading_local, self._size.to(xy_local.dtype))
+        nearest = torch.zeros_like(self._row)
+        for kind, (x, y) in enumerate(self._ends.to(xy_local.dtype)):
+            chosen = (self._row == kind) & matters
+            found = []
+            for corners in goal[chosen].split(self._chunk):
+                distance = (x - corners[..., :1]).square_()
+                across = y - corners[..., 1:]
+                distance.addcmul_(across, across).sqrt_()
+                found.append(distance.sum(dim=1).argmin(dim=1))
+            nearest[chosen] = torch.cat(found) if found else nearest[chosen]
+        return nearest
 
 
 def recovery_token(
@@ -115,9 +164,13 @@ def match_trajectory(
         vocabulary: The tokens.
         box_size: Length and width (m) of each agent; by default its type's.
     """
+    if log.valid.device.type == "cpu" and box_size is None:
+        return _retell(log, agents, vocabulary, _TypeMatcher(vocabulary, agents.type))
 
     def nearest(
-        xy_local: Float[Tensor, "*batch agents 2"], heading_local: Float[Tensor, "*batch agents"]
+        xy_local: Float[Tensor, "*batch agents 2"],
+        heading_local: Float[Tensor, "*batch agents"],
+        matters: Bool[Tensor, "*batch agents"],
     ) -> Int[Tensor, "*batch agents"]:
         return match_step(vocabulary, agents.type, xy_local, heading_local, box_size=box_size)
 
@@ -171,7 +224,9 @@ def noisy_tokenize(
     """
 
     def drawn(
-        xy_local: Float[Tensor, "*batch agents 2"], heading_local: Float[Tensor, "*batch agents"]
+        xy_local: Float[Tensor, "*batch agents 2"],
+        heading_local: Float[Tensor, "*batch agents"],
+        matters: Bool[Tensor, "*batch agents"],
     ) -> Int[Tensor, "*batch agents"]:
         distance = token_distance(vocabulary, agents.type, xy_local, heading_local)
         return sample_top_k(-distance, k, temperature=temperature, generator=generator)
@@ -207,7 +262,7 @@ def _retell(
     tokens, poses = [], []
     for mark, then in enumerate(logged[..., 1:, :].unbind(-2)):
         xy_local = se2.to_local(then[..., :2], now[..., :2], now[..., 2])
-        token = choose(xy_local, then[..., 2] - now[..., 2])
+        token = choose(xy_local, then[..., 2] - now[..., 2], valid[..., mark])
         reached = token_end(vocabulary, agents.type, token, now)
         now = torch.where(valid[..., mark, None], reached, then)
         tokens.append(token)

@@ -24,8 +24,8 @@ def sample_top_k(
         generator: Source of randomness, on the device of the logits.
     """
     _check_k(k, logits)
-    top_k = logits.topk(k)
-    return _draw(top_k.values, top_k.indices, temperature, generator)
+    values, tokens = top_k(logits, k)
+    return _draw(values, tokens, temperature, generator)
 
 
 def sample_top_p(
@@ -75,8 +75,8 @@ def closest_among_top_k(
             its most likely token.
     """
     _check_k(k, logits)
-    top_k = logits.topk(k).indices
-    return _nearest(top_k, distance.gather(-1, top_k), has_log)
+    _, tokens = top_k(logits, k)
+    return _nearest(tokens, distance.gather(-1, tokens), has_log)
 
 
 def closest_to_pose_among_top_k(
@@ -104,11 +104,34 @@ def closest_to_pose_among_top_k(
         box_size: Length and width (m) of each agent; by default its type's.
     """
     _check_k(k, logits)
-    top_k = logits.topk(k).indices
+    _, tokens = top_k(logits, k)
     distance = candidate_distance(
-        vocabulary, agent_type, top_k, xy_local, heading_local, box_size=box_size
+        vocabulary, agent_type, tokens, xy_local, heading_local, box_size=box_size
     )
-    return _nearest(top_k, distance, has_log)
+    return _nearest(tokens, distance, has_log)
+
+
+def top_k(
+    logits: Float[Tensor, "*batch tokens"], k: int
+) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
+    """Returns the `k` largest logits, the largest first, and their tokens: as `Tensor.topk`.
+
+    Takes the `k` groups of tokens with the largest maxima first: no other group can hold one of
+    the `k` largest. Choosing is slow, so few should be chosen from.
+    """
+    num_groups = logits.shape[-1] // _GROUP
+    if logits.shape[-1] % _GROUP or 2 * k > num_groups:
+        values, tokens = logits.topk(k)
+        return values, tokens
+    # (*batch, members, groups)
+    groups = logits.unflatten(-1, (_GROUP, num_groups))
+    best = groups.amax(-2).topk(k, sorted=False).indices
+    members = groups.gather(-1, best[..., None, :].expand(*best.shape[:-1], _GROUP, k))
+    values, place = members.flatten(-2).topk(k)
+    return values, best.gather(-1, place % k) + num_groups * (place // k)
+
+
+_GROUP = 8
 
 
 def _nearest(
@@ -116,7 +139,7 @@ def _nearest(
     distance: Float[Tensor, "*batch k"],
     has_log: Bool[Tensor, "*batch"],
 ) -> Int[Tensor, "*batch"]:
-    # `topk` sorts: the most likely token comes first.
+    # The most likely token comes first.
     choice = torch.where(has_log, distance.argmin(-1), 0)
     return top_k.gather(-1, choice[..., None]).squeeze(-1)
 

@@ -1,6 +1,6 @@
 """Agents at half-second marks to features of what they do next."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -12,7 +12,7 @@ from catk_sim.constants import NUM_MARKS
 from catk_sim.datatypes import TensorTree
 from catk_sim.geometry.se2 import rotate
 from catk_sim.tokens import MotionTokens
-from policies.smart.attention import Relation, RelationalAttention
+from policies.smart.attention import Relation, RelationalAttention, split_blocks
 from policies.smart.config import SMARTConfig
 from policies.smart.graph import (
     ANGLE_RANGE,
@@ -34,12 +34,14 @@ class MapMemory(TensorTree):
         xy: Where map tokens begin (m).
         heading: Their directions there (rad).
         valid: False for padding.
-        keys_values: Their keys and values in each block of the decoder.
+        features: Their features.
+        keys_values: The keys and values of these in each block of the decoder.
     """
 
     xy: Float[Tensor, "*batch map_tokens 2"]
     heading: Float[Tensor, "*batch map_tokens"]
     valid: Bool[Tensor, "*batch map_tokens"]
+    features: Float[Tensor, "*batch map_tokens hidden"]
     keys_values: Float[Tensor, "*batch map_tokens blocks keys_values"]
 
     def poses(self) -> tuple[Poses, Int[Tensor, " valid_tokens"]]:
@@ -79,6 +81,35 @@ class Past(TensorTree):
         )
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Situation:
+    """Agents at marks, with all that the decoder's blocks read of them and learn nothing of.
+
+    Attributes:
+        nodes: The agents at marks.
+        inputs: Token, motion, type and size of each, embedded.
+        to_map: How they stand to the map.
+        to_agents: How those of a mark stand to each other.
+    """
+
+    nodes: AgentNodes
+    inputs: Float[Tensor, "nodes hidden"]
+    to_map: Relation
+    to_agents: Relation
+
+    @classmethod
+    def cat(cls, situations: Sequence["Situation"]) -> "Situation":
+        """Joins what was seen mark by mark."""
+        counts = [situation.nodes.count for situation in situations]
+        to_agents = [situation.to_agents for situation in situations]
+        return cls(
+            nodes=AgentNodes.cat([situation.nodes for situation in situations]),
+            inputs=torch.cat([situation.inputs for situation in situations]),
+            to_map=Relation.cat([situation.to_map for situation in situations], counts),
+            to_agents=Relation.cat(to_agents, counts, sources=counts),
+        )
+
+
 class DecoderBlock(nn.Module):
     """Attends to one's own past, then to the map, then to other agents."""
 
@@ -102,6 +133,9 @@ class AgentDecoder(nn.Module):
     def __init__(self, config: SMARTConfig, end_corners: Float[Tensor, "types tokens 4 2"]) -> None:
         super().__init__()
         self.span = config.temporal_span
+        self.num_heads = config.num_heads
+        # Memories hold keys and values of all blocks side by side.
+        self.memory_stride = 2 * config.num_heads * config.num_agent_layers
         self.map_agent_radius = config.map_agent_radius
         self.agent_radius = config.agent_radius
         self.history_dropout = config.history_dropout
@@ -149,26 +183,39 @@ class AgentDecoder(nn.Module):
         Returns:
             Features, and keys and values for nodes of later marks to attend to.
         """
-        temporal, to_map, to_agents = self.relate(nodes, maps, past)
-        map_keys_values = maps.keys_values.flatten(0, 1)
-        features, remembered = self.inputs(nodes), []
+        return self.attend(self.observe(nodes, maps), maps.keys_values, past)
+
+    def observe(self, nodes: AgentNodes, maps: MapMemory) -> Situation:
+        """Embeds agents at marks, and relates them to the map and to each other."""
+        return Situation(
+            nodes=nodes,
+            inputs=self.inputs(nodes),
+            to_map=self._relate_to_map(nodes, maps),
+            to_agents=self._relate_to_agents(nodes),
+        )
+
+    def attend(
+        self,
+        situation: Situation,
+        map_keys_values: Float[Tensor, "*batch map_tokens blocks keys_values"],
+        past: Past | None = None,
+    ) -> tuple[Float[Tensor, "nodes hidden"], Float[Tensor, "nodes blocks keys_values"]]:
+        """Runs all blocks on what was observed; see `forward`."""
+        map_memory = split_blocks(map_keys_values)
+        past_memory = None if past is None else split_blocks(past.keys_values)
+        temporal = self.relate_to_past(situation.nodes, past)
+        features, remembered = situation.inputs, []
         for index, block in enumerate(self._blocks()):
-            keys_values = block.temporal.keys_values(features)
+            its_past = None if past_memory is None else past_memory[index]
+            features, keys_values = block.temporal(features, temporal, its_past)
             remembered.append(keys_values)
-            if past is not None:
-                keys_values = past.keys_values[..., index, :].flatten(0, -2)
-            features = block.temporal(features, keys_values, temporal)
-            features = block.map_to_agent(features, map_keys_values[:, index], to_map)
-            keys_values = block.agent_to_agent.keys_values(features)
-            features = block.agent_to_agent(features, keys_values, to_agents)
+            features, _ = block.map_to_agent(features, situation.to_map, map_memory[index])
+            features, _ = block.agent_to_agent(features, situation.to_agents)
         return features, torch.stack(remembered, dim=1)
 
-    def relate(
-        self, nodes: AgentNodes, maps: MapMemory, past: Past | None = None
-    ) -> tuple[Relation, Relation, Relation]:
-        """Relates nodes to their past, to the map and to each other; see `forward`."""
-        to_past = self._relate_in_time(nodes) if past is None else self._relate_to(past, nodes)
-        return to_past, self._relate_to_map(nodes, maps), self._relate_to_agents(nodes)
+    def relate_to_past(self, nodes: AgentNodes, past: Past | None = None) -> Relation:
+        """Relates nodes to their past; see `forward`."""
+        return self._relate_in_time(nodes) if past is None else self._relate_to(past, nodes)
 
     def inputs(self, nodes: AgentNodes) -> Float[Tensor, "nodes hidden"]:
         """Embeds token, motion, type and size of each node."""
@@ -218,16 +265,26 @@ class AgentDecoder(nn.Module):
         poses = Poses(xy=past.xy.reshape(-1, 2), heading=heading, group=heading.long())
         mark = torch.arange(-self.span, 0, device=row.device).repeat(heading.shape[0] // self.span)
         return self._encode_in_time(
-            replace(nodes, mark=torch.zeros_like(row)), poses, mark, neighbors
+            replace(nodes, mark=torch.zeros_like(row)), poses, mark, neighbors, self.memory_stride
         )
 
     def _encode_in_time(
-        self, nodes: AgentNodes, past: Poses, past_mark: Tensor, neighbors: Neighbors
+        self,
+        nodes: AgentNodes,
+        past: Poses,
+        past_mark: Tensor,
+        neighbors: Neighbors,
+        stride: int | None = None,
     ) -> Relation:
         scalars = relative_pose(nodes.poses, past, neighbors)
         ago = past_mark[neighbors.source] - nodes.mark[neighbors.slot_destination]
         scalars = torch.cat([scalars, ago[:, None].to(scalars.dtype)], dim=1)
-        return Relation.encode(self.temporal_relation, scalars, neighbors)
+        return Relation.from_encoding(
+            neighbors,
+            self.temporal_relation.normalised(scalars),
+            num_heads=self.num_heads,
+            stride=stride,
+        )
 
     def _relate_to_map(self, nodes: AgentNodes, maps: MapMemory) -> Relation:
         """Relates nodes to the map tokens near them."""
@@ -236,7 +293,12 @@ class AgentDecoder(nn.Module):
         neighbors = Neighbors.from_edges(*edges, nodes.count)
         scalars = relative_pose(nodes.poses, poses, neighbors)
         neighbors = replace(neighbors, source=place[neighbors.source])
-        return Relation.encode(self.map_relation, scalars, neighbors)
+        return Relation.from_encoding(
+            neighbors,
+            self.map_relation.normalised(scalars),
+            num_heads=self.num_heads,
+            stride=self.memory_stride,
+        )
 
     def _relate_to_agents(self, nodes: AgentNodes) -> Relation:
         """Relates nodes to those of other agents at the same mark."""
@@ -246,4 +308,5 @@ class AgentDecoder(nn.Module):
         others = destination != source
         neighbors = Neighbors.from_edges(destination[others], source[others], nodes.count)
         scalars = relative_pose(poses, poses, neighbors)
-        return Relation.encode(self.agent_relation, scalars, neighbors)
+        encoding = self.agent_relation.normalised(scalars)
+        return Relation.from_encoding(neighbors, encoding, num_heads=self.num_heads)

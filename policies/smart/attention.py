@@ -1,47 +1,81 @@
 """Attention between nodes that stand in a relation to each other."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from policies.smart.config import SMARTConfig
-from policies.smart.graph import Bucket, Neighbors
-from policies.smart.layers import FourierEmbedding
-
-_CHUNK = 8192
+from policies.smart.edges import HeadEdges
+from policies.smart.graph import Neighbors
+from policies.smart.layers import Memo, ParametersOf
+from policies.smart.linear import Linear, linear
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Relation:
-    """Who attends to whom, and the normalised encoding of how they stand to each other."""
+    """Who attends to whom, and the normalised encoding of how they stand to each other.
+
+    Attributes:
+        neighbors: Who attends to whom.
+        edges: The same for each head.
+        encodings: Those of the slots of each bucket.
+    """
 
     neighbors: Neighbors
-    encoding: Float[Tensor, "slots hidden"]
+    edges: HeadEdges
+    encodings: tuple[Float[Tensor, "_ _ hidden"], ...]
 
     @classmethod
-    def encode(
+    def from_encoding(
         cls,
-        embedding: FourierEmbedding,
-        scalars: Float[Tensor, "slots scalars"],
         neighbors: Neighbors,
+        encoding: Float[Tensor, "slots hidden"],
+        *,
+        num_heads: int,
+        stride: int | None = None,
     ) -> "Relation":
-        """Encodes and normalises; the layers share the statistics of the normalisation."""
-        if torch.is_grad_enabled():
-            encoding = _normalise(embedding(scalars))
-        else:
-            # Piece by piece, so that intermediate results stay in the processor's cache.
-            pieces = [_normalise(embedding(piece)) for piece in scalars.split(_CHUNK)]
-            encoding = torch.cat(pieces)
-        return cls(neighbors=neighbors, encoding=encoding)
+        """Relates neighbours by the encodings of their slots.
 
+        Args:
+            neighbors: Who attends to whom.
+            encoding: How, normalised; the layers share the statistics of the normalisation.
+            num_heads: Heads of attention.
+            stride: Heads from a source's keys to the next source's, if the sources are not the
+                destinations themselves.
+        """
+        # Queries, skips and gates lie between the keys and values of two destinations.
+        edges = HeadEdges(neighbors=neighbors, num_heads=num_heads, stride=stride or 5 * num_heads)
+        encodings = [encoding[slots].unflatten(0, shape) for _, slots, shape in neighbors.buckets]
+        return cls(neighbors=neighbors, edges=edges, encodings=tuple(encodings))
 
-def _normalise(features: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows hidden"]:
-    return functional.layer_norm(features, features.shape[-1:])
+    @classmethod
+    def cat(
+        cls,
+        relations: Sequence["Relation"],
+        destinations: Sequence[int],
+        *,
+        sources: Sequence[int] | None = None,
+    ) -> "Relation":
+        """Joins relations. Their encodings are shared.
+
+        Args:
+            relations: With the same heads and stride.
+            destinations: How many destinations there are to each.
+            sources: How many sources there are to each, if each has its own.
+        """
+        joined = Neighbors.cat([part.neighbors for part in relations], destinations, sources)
+        first = relations[0].edges
+        return cls(
+            neighbors=joined,
+            edges=HeadEdges(neighbors=joined, num_heads=first.num_heads, stride=first.stride),
+            encodings=tuple(encoding for part in relations for encoding in part.encodings),
+        )
 
 
 class RelationalAttention(nn.Module):
@@ -81,21 +115,26 @@ class RelationalAttention(nn.Module):
         self.norm_source = nn.LayerNorm(hidden_dim) if is_bipartite else None
         self.norm_relation = nn.LayerNorm(hidden_dim)
         self.norm_out = nn.LayerNorm(hidden_dim)
-        self.query = nn.Linear(hidden_dim, attention_dim)
-        self.key = nn.Linear(hidden_dim, attention_dim, bias=False)
-        self.value = nn.Linear(hidden_dim, attention_dim)
-        self.relation_key = nn.Linear(hidden_dim, attention_dim, bias=False)
-        self.relation_value = nn.Linear(hidden_dim, attention_dim)
-        self.skip = nn.Linear(hidden_dim, attention_dim)
-        self.gate = nn.Linear(attention_dim + hidden_dim, attention_dim)
-        self.out = nn.Linear(attention_dim, hidden_dim)
+        self.query = Linear(hidden_dim, attention_dim)
+        self.key = Linear(hidden_dim, attention_dim, bias=False)
+        self.value = Linear(hidden_dim, attention_dim)
+        self.relation_key = Linear(hidden_dim, attention_dim, bias=False)
+        self.relation_value = Linear(hidden_dim, attention_dim)
+        self.skip = Linear(hidden_dim, attention_dim)
+        self.gate = Linear(attention_dim + hidden_dim, attention_dim)
+        self.out = Linear(attention_dim, hidden_dim)
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(hidden_dim),
-            nn.Linear(hidden_dim, 4 * hidden_dim),
+            Linear(hidden_dim, 4 * hidden_dim),
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
-            nn.Linear(4 * hidden_dim, hidden_dim),
+            Linear(4 * hidden_dim, hidden_dim),
             nn.LayerNorm(hidden_dim),
+        )
+        self._folded: Memo[_Folded] = Memo()
+        self._foldable = ParametersOf(
+            *(self.query, self.key, self.value, self.skip, self.gate),
+            *(self.relation_key, self.relation_value, self.norm_relation),
         )
 
     @classmethod
@@ -112,60 +151,122 @@ class RelationalAttention(nn.Module):
     def keys_values(
         self, sources: Float[Tensor, "*batch hidden"]
     ) -> Float[Tensor, "*batch keys_values"]:
-        """Projects sources to keys and values, side by side."""
-        norm = self.norm if self.norm_source is None else self.norm_source
-        sources = norm(sources)
-        return torch.cat([self.key(sources), self.value(sources)], dim=-1)
+        """Projects sources of another kind to keys and values, side by side."""
+        assert self.norm_source is not None
+        folded = self._fold()
+        return linear(self.norm_source(sources), folded.key_value, folded.key_value_bias)
 
     def forward(
         self,
         destinations: Float[Tensor, "destinations hidden"],
-        keys_values: Float[Tensor, "sources keys_values"],
         relation: Relation,
-    ) -> Float[Tensor, "destinations hidden"]:
+        keys_values: Float[Tensor, "sources keys_values"] | None = None,
+    ) -> tuple[Float[Tensor, "destinations hidden"], Float[Tensor, "destinations own"]]:
         """Updates the destinations by what their neighbours are.
 
         Args:
             destinations: Features of the destinations.
-            keys_values: What `keys_values` made of the sources.
             relation: Who attends to whom.
+            keys_values: Those of the sources; by default of the destinations themselves.
+
+        Returns:
+            Features, and the destinations' own keys and values, unless sources are of another kind.
         """
-        normed = self.norm(destinations)
-        gathered = self._gather(normed, keys_values, relation)
-        gate = torch.sigmoid(self.gate(torch.cat([gathered, normed], dim=-1)))
-        gathered = torch.lerp(gathered, self.skip(normed), gate)
+        folded = self._fold()
+        projected = linear(self.norm(destinations), folded.project, folded.project_bias)
+        # Parts of it have the strides of the whole, so that it must be cast as a whole.
+        projected = projected.to(_computed_in(projected))
+        width = self.num_heads * self.head_dim
+        query, skip, gate = projected[:, : 3 * width].chunk(3, dim=1)
+        own = projected[:, 3 * width :]
+        gathered = self._gather(query, own if keys_values is None else keys_values, relation)
+        gate = torch.sigmoid(gate + linear(gathered, folded.gate))
+        gathered = torch.lerp(gathered, skip, gate)
         destinations = destinations + self.norm_out(self.out(gathered))
-        return destinations + self.feed_forward(destinations)
+        return destinations + self.feed_forward(destinations), own
+
+    def _fold(self) -> "_Folded":
+        return self._folded(partial(_Folded.of, self), self._foldable)
 
     def _gather(
-        self, normed: Tensor, keys_values: Tensor, relation: Relation
+        self, query: Tensor, keys_values: Tensor, relation: Relation
     ) -> Float[Tensor, "destinations attention"]:
         """Returns the attended values; zero for destinations without neighbours."""
-        neighbors, query = relation.neighbors, self.query(normed)
-        if not neighbors.buckets:
-            return torch.zeros_like(query)
+        neighbors, folded = relation.neighbors, self._fold()
         gathered = torch.zeros_like(query)
-        query = query.index_select(0, neighbors.destination) / math.sqrt(self.head_dim)
-        # Zero outside the own head: one product with all keys is faster than one for each head.
-        own_head = torch.eye(self.num_heads, dtype=query.dtype, device=query.device)[..., None]
-        query = (own_head * query.unflatten(-1, (1, self.num_heads, self.head_dim))).flatten(-2)
-        relation_query = query @ (self.relation_key.weight * self.norm_relation.weight)
+        if not neighbors.buckets:
+            return gathered
+        query = query.index_select(0, neighbors.destination)
+        heads = query.unflatten(-1, (self.num_heads, self.head_dim)).transpose(0, 1)
+        relation_query = torch.bmm(heads, folded.relation_key).transpose(0, 1)
         # It multiplies into given memory, which autocast would not convert.
         with torch.autocast(query.device.type, enabled=False):
             value_sum, relation_sum, total = _AttendToNeighbors.apply(
                 query,
-                relation_query,
-                keys_values.to(query.dtype),
-                relation.encoding.to(query.dtype),
-                neighbors,
+                relation_query.to(query.dtype),
+                keys_values,
+                relation.edges,
                 self.dropout if self.training else 0.0,
+                *(encoding.to(query.dtype) for encoding in relation.encodings),
             )
-        weight = self.relation_value.weight
-        bias = functional.linear(self.norm_relation.bias, weight, self.relation_value.bias)
-        value = functional.linear(relation_sum, weight * self.norm_relation.weight)
-        value = value_sum + value + total * bias
-        value = value.unflatten(-1, (self.num_heads, self.head_dim)).diagonal(dim1=1, dim2=2)
-        return gathered.index_copy(0, neighbors.destination, value.mT.flatten(-2))
+        value = torch.bmm(relation_sum.transpose(0, 1), folded.relation_value)
+        value = torch.addcmul(value.transpose(0, 1), total, folded.relation_bias)
+        value = value_sum + value.flatten(1)
+        return gathered.index_copy(0, neighbors.destination, value.to(gathered.dtype))
+
+
+def split_blocks(
+    keys_values: Float[Tensor, "*batch blocks keys_values"],
+) -> tuple[Float[Tensor, "sources keys_values"], ...]:
+    """Views the keys and values of all sources in each block."""
+    return keys_values.to(_computed_in(keys_values)).flatten(0, -3).unbind(dim=1)
+
+
+def _computed_in(features: Tensor) -> torch.dtype:
+    """On a processor, sparse kernels know no half precision."""
+    is_cpu = features.device.type == "cpu"
+    return torch.promote_types(features.dtype, torch.float32) if is_cpu else features.dtype
+
+
+class _Folded(NamedTuple):
+    """Weights of a layer, put together so that there are few products.
+
+    The scale of the queries and the affine part of r's normalisation are in the weights.
+    """
+
+    project: Float[Tensor, "projections hidden"]
+    project_bias: Float[Tensor, " projections"]
+    key_value: Float[Tensor, "keys_values hidden"]
+    key_value_bias: Float[Tensor, " keys_values"]
+    gate: Float[Tensor, "attention attention"]
+    relation_key: Float[Tensor, "heads head hidden"]
+    relation_value: Float[Tensor, "heads hidden head"]
+    relation_bias: Float[Tensor, "heads head"]
+
+    @classmethod
+    def of(cls, layer: "RelationalAttention") -> "_Folded":
+        heads, norm = (layer.num_heads, layer.head_dim), layer.norm_relation
+        attention_dim = layer.num_heads * layer.head_dim
+        scale = 1 / math.sqrt(layer.head_dim)
+        gate, gate_skip = layer.gate.weight.split([attention_dim, norm.weight.shape[0]], dim=1)
+        value = layer.relation_value.weight
+        value_bias = layer.relation_value.bias + value @ norm.bias
+        project = [layer.query.weight * scale, layer.skip.weight, gate_skip]
+        project_bias = [layer.query.bias * scale, layer.skip.bias, layer.gate.bias]
+        key_value = [layer.key.weight, layer.value.weight]
+        key_value_bias = [torch.zeros_like(layer.value.bias), layer.value.bias]
+        if layer.norm_source is None:
+            project, project_bias = project + key_value, project_bias + key_value_bias
+        return cls(
+            project=torch.cat(project),
+            project_bias=torch.cat(project_bias),
+            key_value=torch.cat(key_value),
+            key_value_bias=torch.cat(key_value_bias),
+            gate=gate.contiguous(),
+            relation_key=(layer.relation_key.weight * norm.weight).unflatten(0, heads),
+            relation_value=(value * norm.weight).unflatten(0, heads).mT,
+            relation_bias=value_bias.unflatten(0, heads),
+        )
 
 
 class _AttendToNeighbors(torch.autograd.Function):
@@ -177,74 +278,95 @@ class _AttendToNeighbors(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        query: Float[Tensor, "rows heads attention"],
+        query: Float[Tensor, "rows attention"],
         relation_query: Float[Tensor, "rows heads hidden"],
         keys_values: Float[Tensor, "sources keys_values"],
-        encoding: Float[Tensor, "slots hidden"],
-        neighbors: Neighbors,
+        edges: HeadEdges,
         dropout: float,
+        *encodings: Float[Tensor, "_ _ hidden"],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        value_sum, relation_sum = torch.empty_like(query), torch.empty_like(relation_query)
-        total = query.new_ones(*query.shape[:2], 1)
-        weights, kept = [], []
-        for bucket in neighbors.buckets:
-            rows = bucket.rows
-            key, value = _keys_values(keys_values, neighbors, bucket)
-            relation = encoding[bucket.slots].unflatten(0, bucket.shape)
-            score = torch.baddbmm(torch.bmm(query[rows], key.mT), relation_query[rows], relation.mT)
-            is_padding = neighbors.is_padding[bucket.slots].view(bucket.shape)
-            weight = score.masked_fill_(is_padding[:, None], -math.inf).softmax(dim=-1)
-            weights.append(weight)
-            if dropout:
-                weight, keep = torch.native_dropout(weight, dropout, True)
-                kept.append(keep)
-                torch.sum(weight, dim=-1, keepdim=True, out=total[rows])
-            torch.bmm(weight, value, out=value_sum[rows])
-            torch.bmm(weight, relation, out=relation_sum[rows])
-        ctx.save_for_backward(query, relation_query, keys_values, encoding, *weights, *kept)
-        ctx.neighbors, ctx.dropout = neighbors, dropout
+        heads = edges.num_heads
+        keys, values = _tables(keys_values, heads)
+        rows = query.reshape(-1, keys.shape[1])
+        score = edges.dot(rows, keys, plus=edges.padding.to(query.dtype))
+        weight = torch.empty_like(score)
+        for bucket, encoding in zip(edges.neighbors.buckets, encodings, strict=True):
+            scores = edges.of(score, bucket).baddbmm_(relation_query[bucket.rows], encoding.mT)
+            torch.softmax(scores, dim=-1, out=edges.of(weight, bucket))
+        dropped, keep = weight, None
+        total = query.new_ones(*relation_query.shape[:2], 1)
+        if dropout:
+            dropped, keep = torch.native_dropout(weight, dropout, True)
+            for bucket in edges.neighbors.buckets:
+                rows = total[bucket.rows]
+                torch.sum(edges.of(dropped, bucket), dim=-1, keepdim=True, out=rows)
+        relation_sum = torch.empty_like(relation_query, memory_format=torch.contiguous_format)
+        for bucket, encoding in zip(edges.neighbors.buckets, encodings, strict=True):
+            torch.bmm(edges.of(dropped, bucket), encoding, out=relation_sum[bucket.rows])
+        value_sum = edges.sum(dropped, values).view(query.shape)
+        ctx.save_for_backward(query, relation_query, keys_values, weight, keep, *encodings)
+        ctx.edges, ctx.dropout = edges, dropout
         return value_sum, relation_sum, total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, relation_query, keys_values, encoding, *saved = ctx.saved_tensors
-        neighbors, count = ctx.neighbors, len(ctx.neighbors.buckets)
-        weights, kept = saved[:count], saved[count:]
-        grad_query, grad_relation_query = torch.empty_like(query), torch.empty_like(relation_query)
-        grad_keys_values = torch.zeros_like(keys_values)
-        grad_encoding = torch.empty_like(encoding) if ctx.needs_input_grad[3] else None
-        for index, bucket in enumerate(neighbors.buckets):
-            rows, weight = bucket.rows, weights[index]
-            by_value, by_relation, by_total = (grad[rows] for grad in grads)
-            key, value = _keys_values(keys_values, neighbors, bucket)
-            relation = encoding[bucket.slots].unflatten(0, bucket.shape)
-            dropped = weight
-            by_weight = torch.baddbmm(torch.bmm(by_value, value.mT), by_relation, relation.mT)
-            if kept:
-                scale = kept[index].to(weight.dtype) / (1 - ctx.dropout)
-                dropped = weight * scale
-                by_weight = (by_weight + by_total) * scale
+        query, relation_query, keys_values, weight, keep, *encodings = ctx.saved_tensors
+        edges, buckets = ctx.edges, ctx.edges.neighbors.buckets
+        keys, values = _tables(keys_values, edges.num_heads)
+        by_value = grads[0].reshape(-1, keys.shape[1])
+        by_weight = edges.dot(by_value, values, plus=torch.zeros_like(weight))
+        for bucket, encoding in zip(buckets, encodings, strict=True):
+            edges.of(by_weight, bucket).baddbmm_(grads[1][bucket.rows], encoding.mT)
+        dropped = weight
+        if keep is not None:
+            scale = keep.to(weight.dtype) / (1 - ctx.dropout)
+            dropped = weight * scale
+            for bucket in buckets:
+                edges.of(by_weight, bucket).add_(grads[2][bucket.rows])
+            by_weight *= scale
+        by_score = torch.empty_like(weight)
+        grad_relation_query = torch.empty_like(
+            relation_query, memory_format=torch.contiguous_format
+        )
+        grad_encodings: list[Tensor | None] = []
+        for index, (bucket, encoding) in enumerate(zip(buckets, encodings, strict=True)):
+            weights, rows = edges.of(weight, bucket), bucket.rows
             # The derivative of softmax.
-            by_score = weight * by_weight
-            by_score -= weight * by_score.sum(dim=-1, keepdim=True)
-            torch.bmm(by_score, key, out=grad_query[rows])
-            torch.bmm(by_score, relation, out=grad_relation_query[rows])
-            grad_key_value = torch.cat(
-                [torch.bmm(by_score.mT, query[rows]), torch.bmm(dropped.mT, by_value)], dim=-1
+            scores = edges.of(by_weight, bucket).mul_(weights)
+            scores = torch.addcmul(
+                scores,
+                weights,
+                scores.sum(dim=-1, keepdim=True),
+                value=-1,
+                out=edges.of(by_score, bucket),
             )
-            grad_keys_values.index_add_(
-                0, neighbors.source[bucket.slots], grad_key_value.flatten(0, 1)
+            torch.bmm(scores, encoding, out=grad_relation_query[rows])
+            grad_encodings.append(None)
+            if ctx.needs_input_grad[5 + index]:
+                grad = torch.bmm(scores.mT, relation_query[rows])
+                grad_encodings[-1] = grad.baddbmm_(edges.of(dropped, bucket).mT, grads[1][rows])
+        grad_query = edges.sum(by_score, keys).view(query.shape)
+        grad_keys_values = None
+        if ctx.needs_input_grad[2]:
+            grad_keys_values = torch.cat(
+                [
+                    edges.sum_back(by_score, query.reshape(by_value.shape), len(keys_values)),
+                    edges.sum_back(dropped, by_value, len(keys_values)),
+                ],
+                dim=-1,
             )
-            if grad_encoding is not None:
-                grad_relation = grad_encoding[bucket.slots].unflatten(0, bucket.shape)
-                torch.bmm(by_score.mT, relation_query[rows], out=grad_relation)
-                grad_relation.baddbmm_(dropped.mT, by_relation)
-        return grad_query, grad_relation_query, grad_keys_values, grad_encoding, None, None
+        return grad_query, grad_relation_query, grad_keys_values, None, None, *grad_encodings
 
 
-def _keys_values(
-    keys_values: Tensor, neighbors: Neighbors, bucket: Bucket
-) -> tuple[Tensor, Tensor]:
-    chosen = keys_values.index_select(0, neighbors.source[bucket.slots])
-    key, value = chosen.unflatten(0, bucket.shape).chunk(2, dim=-1)
-    return key, value
+def _tables(
+    keys_values: Float[Tensor, "sources keys_values"], heads: int
+) -> tuple[Float[Tensor, "rows head"], Float[Tensor, "rows head"]]:
+    """Views keys and values as tables of one row for each head.
+
+    Sources may lie apart in memory, by a whole number of rows.
+    """
+    count, width = keys_values.shape
+    head_dim = width // (2 * heads)
+    rows = (count - 1) * (keys_values.stride(0) // head_dim) + 2 * heads if count else 0
+    table = keys_values.as_strided((rows, head_dim), (head_dim, 1))
+    return table[: rows - heads], table[heads:]

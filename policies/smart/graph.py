@@ -1,7 +1,9 @@
 """Who attends to whom. The one ragged place: everything outside is padded and masked."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -99,6 +101,34 @@ class Neighbors:
             is_padding=torch.ones(num_slots, dtype=torch.bool, device=slot.device).index_fill(
                 0, slot, False
             ),
+            buckets=_lay_out(shapes),
+        )
+
+    @classmethod
+    def cat(
+        cls,
+        parts: Sequence["Neighbors"],
+        destinations: Sequence[int],
+        sources: Sequence[int] | None = None,
+    ) -> "Neighbors":
+        """Joins the neighbours of several lists of destinations.
+
+        Args:
+            parts: The neighbours of each.
+            destinations: How long each list is.
+            sources: How many sources each has, if they are not the same for all.
+        """
+        first = list(accumulate(destinations, initial=0))
+        first_source = [0] * len(first) if sources is None else accumulate(sources, initial=0)
+        offsets = list(zip(parts, first, first_source, strict=False))
+        shapes = [bucket.shape for part in parts for bucket in part.buckets]
+        return cls(
+            destination=torch.cat([part.destination + begin for part, begin, _ in offsets]),
+            source=torch.cat([part.source + begin for part, _, begin in offsets]),
+            slot_destination=torch.cat(
+                [part.slot_destination + begin for part, begin, _ in offsets]
+            ),
+            is_padding=torch.cat([part.is_padding for part in parts]),
             buckets=_lay_out(shapes),
         )
 

@@ -1,16 +1,26 @@
 """The parts that SMART is made of."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from policies.smart.linear import Linear, linear
+
 TABLE_SIZE = 1024
 """Places at which the networks of `FourierEmbedding` are evaluated."""
+
+# That of layer normalisation.
+_EPSILON = 1e-5
+
+# Numbers that a piece of work may have to stay in a processor's second-level cache (1 MB).
+_CACHED = 2**18
+
+Value = TypeVar("Value")
 
 
 class MLP(nn.Sequential):
@@ -18,10 +28,10 @@ class MLP(nn.Sequential):
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int) -> None:
         super().__init__(
-            nn.Linear(in_dim, hidden_dim),
+            Linear(in_dim, hidden_dim),
             nn.LayerNorm(hidden_dim),
             nn.ReLU(inplace=True),
-            nn.Linear(hidden_dim, out_dim),
+            Linear(hidden_dim, out_dim),
         )
 
 
@@ -30,17 +40,34 @@ class MLPEmbedding(nn.Sequential):
 
     def __init__(self, in_dim: int, out_dim: int, width: int = 128) -> None:
         super().__init__(
-            nn.Linear(in_dim, width),
+            Linear(in_dim, width),
             nn.LayerNorm(width),
             nn.ReLU(inplace=True),
-            nn.Linear(width, out_dim),
+            Linear(width, out_dim),
             nn.LayerNorm(out_dim),
             nn.ReLU(inplace=True),
-            nn.Linear(out_dim, out_dim),
+            Linear(out_dim, out_dim),
         )
 
 
-class Memo:
+class ParametersOf:
+    """The parameters of some modules, as they are whenever this is iterated over.
+
+    `Module.parameters` searches the whole tree each time.
+    """
+
+    def __init__(self, *modules: nn.Module) -> None:
+        owners = [owner._parameters for module in modules for owner in module.modules()]
+        self._places = [(owned, name) for owned in owners for name in owned]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for owned, name in self._places:
+            parameter = owned[name]
+            if parameter is not None:
+                yield parameter
+
+
+class Memo(Generic[Value]):
     """Keeps a function of parameters, and computes it again when they have changed.
 
     While gradients flow to the parameters, nothing is kept. Parameters must be changed by
@@ -49,14 +76,14 @@ class Memo:
 
     def __init__(self) -> None:
         self._key: object = None
-        self._value: Tensor | None = None
+        self._value: Value | None = None
 
-    def __call__(self, function: Callable[[], Tensor], parameters: Iterable[Tensor]) -> Tensor:
+    def __call__(self, function: Callable[[], Value], parameters: Iterable[Tensor]) -> Value:
         """Returns the value of the function, which must depend on nothing but the parameters."""
         parameters = list(parameters)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in parameters):
             return function()
-        key = [(id(t), t.data_ptr(), t._version, t.dtype, t.device) for t in parameters]
+        key = [(id(t), t.data_ptr(), t._version) for t in parameters]
         if self._value is None or key != self._key:
             device_type = parameters[0].device.type
             with (
@@ -85,12 +112,8 @@ class _SumCurves(torch.autograd.Function):
     ) -> Float[Tensor, "rows out"]:
         ctx.save_for_backward(row, weight)
         ctx.num_places = table.shape[0]
-        return functional.embedding_bag(
-            torch.stack([row, row + 1], dim=-1).flatten(1),
-            table,
-            per_sample_weights=torch.stack([1 - weight, weight], dim=-1).flatten(1),
-            mode="sum",
-        )
+        rows, weights = _both_ends(row, weight)
+        return functional.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -108,6 +131,14 @@ class _SumCurves(torch.autograd.Function):
         )
         grad[1:] += grad_above[:-1]
         return grad, None, None
+
+
+def _both_ends(
+    row: Int[Tensor, "rows curves"], weight: Float[Tensor, "rows curves"]
+) -> tuple[Int[Tensor, "rows ends"], Float[Tensor, "rows ends"]]:
+    """Lists the rows of the table that are interpolated between, and their weights."""
+    rows = torch.stack([row, row + 1], dim=-1)
+    return rows.flatten(1), torch.stack([1 - weight, weight], dim=-1).flatten(1)
 
 
 class FourierEmbedding(nn.Module):
@@ -136,7 +167,7 @@ class FourierEmbedding(nn.Module):
         self.weight_out = nn.Parameter(torch.empty(num_scalars, out_dim, out_dim))
         self.bias_out = nn.Parameter(torch.zeros(num_scalars, out_dim))
         self.combine = nn.Sequential(
-            nn.LayerNorm(out_dim), nn.ReLU(inplace=True), nn.Linear(out_dim, out_dim)
+            nn.LayerNorm(out_dim), nn.ReLU(inplace=True), Linear(out_dim, out_dim)
         )
         nn.init.normal_(self.frequencies, std=0.02)
         for weight in (*self.weight_in, *self.weight_out):
@@ -144,7 +175,9 @@ class FourierEmbedding(nn.Module):
         self._exact = [index for index, range_ in enumerate(ranges) if range_ is None]
         self._tabulated = [index for index, range_ in enumerate(ranges) if range_ is not None]
         self._ranges = [range_ for range_ in ranges if range_ is not None]
-        self._table = Memo()
+        self._all = ParametersOf(self)
+        self._table: Memo[Tensor] = Memo()
+        self._folded: Memo[tuple[Tensor, ...]] = Memo()
 
     def forward(
         self, scalars: Float[Tensor, "rows scalars"], extra: Float[Tensor, "rows out"] | None = None
@@ -156,6 +189,34 @@ class FourierEmbedding(nn.Module):
             if self._exact:
                 total = total + self._curves(scalars[:, self._exact].mT, self._exact).sum(dim=0)
         return self.combine(total if extra is None else total + extra)
+
+    def normalised(self, scalars: Float[Tensor, "rows scalars"]) -> Float[Tensor, "rows out"]:
+        """Embeds each row and normalises it to mean 0 and variance 1."""
+        learned = torch.is_grad_enabled() and any(p.requires_grad for p in self._all)
+        if learned or self._exact or torch.is_autocast_enabled(scalars.device.type):
+            return functional.layer_norm(self(scalars), self.weight_out.shape[-1:])
+        # Centred weights make the means zero, so that they need not be taken.
+        table, gain, shift, weight, bias = self._folded(self._fold, self._all)
+        rows, weights = _both_ends(*self._places(scalars))
+        embedded = scalars.new_empty(scalars.shape[0], weight.shape[0])
+        size = _CACHED // weight.shape[0] if scalars.device.type == "cpu" else len(embedded)
+        # Piece by piece, so that intermediate results stay in the processor's cache.
+        pieces = (part.split(max(1, size)) for part in (rows, weights, embedded))
+        for row, fraction, out in zip(*pieces, strict=True):
+            hidden = functional.embedding_bag(row, table, per_sample_weights=fraction, mode="sum")
+            hidden.mul_(_inverse_deviation(hidden))
+            torch.addcmul(shift, hidden, gain, out=hidden).relu_()
+            last = linear(hidden, weight, bias)
+            torch.mul(last, _inverse_deviation(last), out=out)
+        return embedded
+
+    def _fold(self) -> tuple[Tensor, ...]:
+        norm, last = self.combine[0], self.combine[2]
+        assert isinstance(norm, nn.LayerNorm)
+        assert isinstance(last, Linear)
+        weight = _centred(last.weight.mT).mT.contiguous()
+        table = _centred(self._tabulate())
+        return table, norm.weight, norm.bias, weight, _centred(last.bias)
 
     def _curves(
         self, values: Float[Tensor, "scalars rows"], scalars: list[int]
@@ -176,15 +237,30 @@ class FourierEmbedding(nn.Module):
 
     def _interpolate(self, scalars: Float[Tensor, "rows scalars"]) -> Float[Tensor, "rows out"]:
         """Sums the curves of the tabulated scalars."""
-        table = self._table(self._tabulate, self.parameters())
+        table = self._table(self._tabulate, self._all)
+        return _SumCurves.apply(table, *self._places(scalars[:, self._tabulated]))
+
+    def _places(
+        self, scalars: Float[Tensor, "rows tabulated"]
+    ) -> tuple[Int[Tensor, "rows tabulated"], Float[Tensor, "rows tabulated"]]:
+        """Finds the row of the table below each scalar, and how far it is to the next."""
         steps = TABLE_SIZE - 1
         first = scalars.new_tensor([least for least, _ in self._ranges])
         scale = scalars.new_tensor([steps / (largest - least) for least, largest in self._ranges])
-        place = ((scalars[:, self._tabulated] - first) * scale).clamp(0, steps)
+        place = ((scalars - first) * scale).clamp(0, steps)
         below = place.floor().clamp(max=steps - 1)
-        weight = place - below
-        row = below.long() + TABLE_SIZE * torch.arange(len(self._tabulated), device=place.device)
-        return _SumCurves.apply(table, row, weight)
+        begin = torch.arange(len(self._ranges), device=place.device, dtype=torch.int32)
+        return below.to(torch.int32) + TABLE_SIZE * begin, place - below
+
+
+def _inverse_deviation(centred: Float[Tensor, "rows features"]) -> Float[Tensor, "rows 1"]:
+    """Returns what layer normalisation multiplies rows of mean zero by."""
+    norm = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+    return torch.rsqrt(norm.square() / centred.shape[-1] + _EPSILON)
+
+
+def _centred(features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
+    return features - features.mean(dim=-1, keepdim=True)
 
 
 def initialise(module: nn.Module) -> None:

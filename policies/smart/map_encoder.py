@@ -26,6 +26,7 @@ class MapEncoder(nn.Module):
     def __init__(self, config: SMARTConfig, curves: Float[Tensor, "curves points 2"]) -> None:
         super().__init__()
         self.radius = config.map_radius
+        self.num_heads = config.num_heads
         self.register_buffer("curves", curves.flatten(1), persistent=False)
         self.curve_embedding = MLPEmbedding(self.curves.shape[1], config.hidden_dim)
         self.point_type_embedding = nn.Embedding(len(PointType), config.hidden_dim)
@@ -53,8 +54,9 @@ class MapEncoder(nn.Module):
         others = destination != source
         neighbors = Neighbors.from_edges(destination[others], source[others], scene.shape[0])
         scalars = relative_pose(poses, poses, neighbors)
-        relation = Relation.encode(self.relation, scalars, neighbors)
+        encoding = self.relation.normalised(scalars)
+        relation = Relation.from_encoding(neighbors, encoding, num_heads=self.num_heads)
         for layer in cast(Iterable[RelationalAttention], self.layers):
-            features = layer(features, layer.keys_values(features), relation)
+            features, _ = layer(features, relation)
         padded = features.new_zeros(*tokens.valid.shape, features.shape[-1])
         return padded.index_put((scene, place), features)

@@ -1,6 +1,8 @@
 """SMART: scores of the next token, at all marks at once or mark by mark."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 from jaxtyping import Float
@@ -9,13 +11,20 @@ from torch import Tensor, nn
 from catk_sim.constants import HISTORY_MARKS, NUM_MARKS
 from catk_sim.datatypes import AgentMetadata, TensorTree
 from catk_sim.tokens import MotionTokens, MotionVocabulary
-from policies.smart.agent_decoder import AgentDecoder, MapMemory, Past
+from policies.smart.agent_decoder import AgentDecoder, MapMemory, Past, Situation
 from policies.smart.config import SMARTConfig
 from policies.smart.layers import MLP, initialise
 from policies.smart.map_encoder import MapEncoder
 from policies.smart.map_tokens import MapTokens
 from policies.smart.map_vocabulary import map_vocabulary
 from policies.smart.nodes import AgentNodes, DistinctEntries
+
+# The radius (m) in which an agent would see as many tokens as a map has, were these all around it:
+# in a dense scene of 2,100 tokens, 200 are within 30 m.
+_REACH = 100.0
+# Bytes for what is worked on at a time.
+_CACHE = 2**24
+_ACCELERATOR_MEMORY = 2**31
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -110,15 +119,35 @@ class SMART(nn.Module):
         features, _ = self.decoder(nodes, maps.flatten(map_memory))
         return nodes.pad(features, shape)
 
+    def features_of(
+        self,
+        record: Sequence[Situation],
+        map_features: Float[Tensor, "*batch map_tokens hidden"],
+    ) -> tuple[Float[Tensor, "nodes hidden"], AgentNodes]:
+        """Returns features at all marks that `step` went through, and where they are, all at once.
+
+        What was observed then is not computed again. So the gradient reaches what is trained in
+        fine-tuning and nothing else.
+
+        Args:
+            record: What `step` kept at each mark, from mark 0 on.
+            map_features: Those of the memory, in which no map is repeated.
+        """
+        situation = Situation.cat(record)
+        keys_values = self.decoder.map_keys_values(map_features)
+        features, _ = self.decoder.attend(situation, keys_values)
+        return features, situation.nodes
+
     def remember_map(self, map_tokens: MapTokens) -> MapMemory:
         """Encodes maps, each once, in the form that agents attend to."""
         maps = DistinctEntries(map_tokens.valid.dim() - 1, map_tokens)
-        keys_values = self.decoder.map_keys_values(self.map_encoder(maps.flatten(map_tokens)))
+        features = self.map_encoder(maps.flatten(map_tokens))
         return MapMemory(
             xy=map_tokens.xy,
             heading=map_tokens.heading,
             valid=map_tokens.valid,
-            keys_values=maps.expand(keys_values),
+            features=maps.expand(features),
+            keys_values=maps.expand(self.decoder.map_keys_values(features)),
         )
 
     def remember(self, agents: AgentMetadata, map_tokens: MapTokens) -> SMARTMemory:
@@ -141,6 +170,8 @@ class SMART(nn.Module):
         memory: SMARTMemory,
         *,
         motion: Float[Tensor, "*batch agents 1 2"] | None = None,
+        at_once: int | None = None,
+        record: list[Situation] | None = None,
     ) -> tuple[Float[Tensor, "*batch agents tokens"], SMARTMemory]:
         """Scores the next token at one more mark.
 
@@ -149,19 +180,62 @@ class SMART(nn.Module):
             agents: Type and size of the agents.
             memory: What `remember` or the step before returned.
             motion: Change of position since the mark before (m), as in `forward`.
+            at_once: How many entries of the first batch dimension are worked on at a time. By
+                default what stays in a processor's cache, or takes a part of an accelerator's
+                memory.
+            record: Where to keep what is observed at this mark, for `features_of`. Then all entries
+                are worked on at once.
 
         Returns:
             Logits, arbitrary where the agent is not valid, and the memory for the next mark.
         """
-        shape, past = tokens.valid.shape, memory.past
+        past = memory.past
         if motion is None:
             motion = (tokens.xy - past.xy[..., -1:, :]).where(past.valid[..., -1:, None], 0)
+        parts = [slice(None)]
+        if record is None and tokens.valid.dim() > 2:
+            count, size = tokens.valid.shape[0], at_once or self._at_once(tokens, memory)
+            parts = [slice(start, start + size) for start in range(0, max(1, count), size)]
+        logits, keys_values = [], []
+        for part in map(itemgetter, parts):
+            one, other = self._step(
+                tokens.map(part), agents.map(part), memory.map(part), part(motion), record
+            )
+            logits.append(one)
+            keys_values.append(other)
+        past = past.append(tokens, torch.cat(keys_values))
+        return torch.cat(logits)[..., 0, :], memory.replace(past=past)
+
+    def _step(
+        self,
+        tokens: MotionTokens,
+        agents: AgentMetadata,
+        memory: SMARTMemory,
+        motion: Float[Tensor, "*batch agents 1 2"],
+        record: list[Situation] | None,
+    ) -> tuple[
+        Float[Tensor, "*batch agents 1 tokens"], Float[Tensor, "*batch agents 1 blocks keys_values"]
+    ]:
+        """Returns logits, and what is to be remembered."""
+        shape = tokens.valid.shape
         maps = DistinctEntries(len(shape) - 2, memory.map_memory)
         nodes = AgentNodes.from_padded(tokens, agents, motion, maps.index.to(motion.device))
-        features, keys_values = self.decoder(nodes, maps.flatten(memory.map_memory), past)
-        past = past.append(tokens, nodes.pad(keys_values, shape))
-        logits = nodes.pad(self.head(features), shape)
-        return logits[..., 0, :], memory.replace(past=past)
+        map_memory = maps.flatten(memory.map_memory)
+        situation = self.decoder.observe(nodes, map_memory)
+        if record is not None:
+            record.append(situation)
+        past = memory.past
+        features, keys_values = self.decoder.attend(situation, map_memory.keys_values, past)
+        return nodes.pad(self.head(features), shape), nodes.pad(keys_values, shape)
+
+    def _at_once(self, tokens: MotionTokens, memory: SMARTMemory) -> int:
+        """Tells for how many entries the encodings of relations to the map take some memory."""
+        is_cpu = tokens.valid.device.type == "cpu"
+        # Counting would have an accelerator waited for.
+        agents = int(tokens.valid[0].sum()) if is_cpu else tokens.valid[0].numel()
+        in_reach = (self.config.map_agent_radius / _REACH) ** 2 * memory.map_memory.valid.shape[-1]
+        bytes_of_one = 4 * self.config.hidden_dim * agents * in_reach
+        return max(1, int((_CACHE if is_cpu else _ACCELERATOR_MEMORY) / max(1.0, bytes_of_one)))
 
 
 def motion_since_last_mark(tokens: MotionTokens) -> Float[Tensor, "*batch agents marks 2"]:

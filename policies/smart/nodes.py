@@ -1,5 +1,6 @@
 """Padded batches to flat lists of what is valid, and back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import prod
 from typing import TypeVar
@@ -78,6 +79,25 @@ class AgentNodes:
             size=agents.size.expand(*shape[:-1], 3).reshape(-1, 3)[row].to(tokens.xy.dtype),
             motion=motion.reshape(-1, 2)[place],
             num_agents=num_agents,
+        )
+
+    @classmethod
+    def cat(cls, marks: Sequence["AgentNodes"]) -> "AgentNodes":
+        """Joins the nodes of successive marks, each of which is mark 0 of its own list."""
+        return cls(
+            entry=torch.cat([nodes.entry for nodes in marks]),
+            agent=torch.cat([nodes.agent for nodes in marks]),
+            mark=torch.cat([nodes.mark + mark for mark, nodes in enumerate(marks)]),
+            poses=Poses(
+                xy=torch.cat([nodes.poses.xy for nodes in marks]),
+                heading=torch.cat([nodes.poses.heading for nodes in marks]),
+                group=torch.cat([nodes.poses.group for nodes in marks]),
+            ),
+            token=torch.cat([nodes.token for nodes in marks]),
+            type=torch.cat([nodes.type for nodes in marks]),
+            size=torch.cat([nodes.size for nodes in marks]),
+            motion=torch.cat([nodes.motion for nodes in marks]),
+            num_agents=marks[0].num_agents,
         )
 
     @property

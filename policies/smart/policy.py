@@ -19,6 +19,7 @@ from catk_sim.tokens import (
     sample_top_p,
     tokenize,
 )
+from policies.smart.agent_decoder import Situation
 from policies.smart.map_tokens import MapTokens, tokenize_map
 from policies.smart.model import SMART, SMARTMemory
 from policies.smart.nodes import DistinctEntries
@@ -91,11 +92,22 @@ class SMARTPolicy:
         vocabulary: Its motion vocabulary.
         sampler: Chooses among the tokens. The default is what catk submits to WOSAC
             (arXiv:2412.05334).
+        at_once: Rollouts that are worked on at a time, which bounds the memory; see `SMART.step`.
+            What is drawn does not depend on it.
+        record: Where to keep what the model observes, mark by mark, for `SMART.features_of`.
     """
 
     def __init__(
-        self, model: SMART, vocabulary: MotionVocabulary, sampler: Sampler | None = None
+        self,
+        model: SMART,
+        vocabulary: MotionVocabulary,
+        sampler: Sampler | None = None,
+        *,
+        at_once: int | None = None,
+        record: list[Situation] | None = None,
     ) -> None:
+        self._at_once = at_once
+        self._record = record
         self.model = model
         # The model's device, wherever the vocabulary was loaded.
         self.vocabulary = vocabulary = vocabulary.to(next(model.parameters()).device)
@@ -115,8 +127,8 @@ class SMARTPolicy:
             map_tokens = self._tokenize_map(state)
         memory = self.model.remember(agents, map_tokens)
         tokens = tokenize(state.history, agents, self.vocabulary).tokens
-        _, memory = self.model.step(_at(tokens, 0), agents, memory)
-        logits, memory = self.model.step(_at(tokens, 1), agents, memory)
+        _, memory = self.model.step(_at(tokens, 0), agents, memory, record=self._record)
+        logits, memory = self.model.step(_at(tokens, 1), agents, memory, record=self._record)
         return StartMemory(memory=memory, logits=logits)
 
     @torch.no_grad()
@@ -126,7 +138,13 @@ class SMARTPolicy:
         """Scores every token for every agent; arbitrary for agents that are not there."""
         if isinstance(memory, StartMemory):
             return memory.logits, memory.memory
-        return self.model.step(self._arrival(state), state.scenario.agents, memory)
+        return self.model.step(
+            self._arrival(state),
+            state.scenario.agents,
+            memory,
+            at_once=self._at_once,
+            record=self._record,
+        )
 
     @torch.no_grad()
     def act(

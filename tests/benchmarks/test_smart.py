@@ -1,24 +1,33 @@
-"""CPU seconds of SMART nano, in float32 on one core, beside the reference's: `make benchmark`.
+"""CPU seconds and memory of SMART beside the reference's: `make benchmark`.
 
-The reference is NVlabs/catk at commit d238867 with torch 2.13 on one thread of an x86-64 machine:
-another machine makes another ratio.
+The reference is NVlabs/catk at commit d238867 with torch 2.13 in float32 on one thread of an x86-64
+machine: another machine makes another ratio. Each figure is of a fresh process, so that its peak
+memory is its own.
 
 Its scene is 637f20cafde22ff8 of WOMD: 50 agents at the current step, 32 of which are trained, and
-692 (agent, mark) states. Edges are pairs of a state or map token and a neighbour within the radius,
-both valid and not the same: in the reference 63,912 between 2,121 map tokens, and in an open-loop
-pass over 18 marks 2,275 temporal, 2,874 between agents and 68,004 from the map. From these tokens
-we make the same edges (`tests/policies/smart/test_golden.py`). But what is timed here reads the map
-itself, into 2,129 tokens: 64,996, 2,275, 2,876 and 68,165 edges, so at most 2 % more work.
+692 (agent, mark) states. It keeps only these agents, so here the others are left out too. Edges are
+pairs of a state or map token and a neighbour within the radius, both valid and not the same. From
+the reference's tokens we make the reference's edges (`tests/policies/smart/test_golden.py`); what
+is timed here reads the map itself, into 2,129 tokens where the reference makes 2,121, so the table
+counts at most 2 % more. Where that scene is not at hand, a generated one is timed, without ratios.
 
-A generated scene is timed too, which everyone has. Weights are random.
+Weights are random. In the open-loop pass states of the last mark are not read.
 """
 
+import json
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor, nn
 
 from catk_sim.datasets import open_scenarios
@@ -27,6 +36,7 @@ from catk_sim.rollout import rollout, sim_agents
 from catk_sim.tokens import MotionVocabulary
 from policies.smart.config import SMARTConfig
 from policies.smart.model import SMART
+from policies.smart.nodes import AgentNodes
 from policies.smart.policy import SMARTPolicy
 from tests.shared import shared_path
 from trainers.bc import behavior_cloning_loss
@@ -35,44 +45,92 @@ from trainers.configs import FitConfig
 from trainers.optimizer import make_optimizer
 from trainers.scenes import Scene, collate_scenes, make_scene
 
-pytestmark = pytest.mark.benchmark(timer=time.process_time)
-
 CONFIG = FitConfig(label_smoothing=0.1)
-SCENE = "637f20cafde22ff8"
 FILE = "data/womd_scenario_proto/motion_data_one_scenario.tfrecord"
+ROLLOUTS = 32
+
+REFERENCE = {
+    ("nano", "preprocessing"): (0.55, 0.65),
+    ("nano", "BC step"): (2.31, 2.6),
+    ("nano", "CAT-K step"): (1.93, 1.3),
+    ("nano", "32 rollouts"): (32 * 1.07, 0.8),
+    ("mini", "BC step"): (6.46, 4.3),
+    ("mini", "CAT-K step"): (5.16, 2.2),
+    ("mini", "32 rollouts"): (32 * 2.34, 1.0),
+    ("tiny", "BC step"): (12.3, 6.8),
+    ("tiny", "CAT-K step"): (9.2, 4.7),
+    ("tiny", "32 rollouts"): (32 * 4.3, 0.96),
+}
+"""CPU seconds and peak memory (GB) of the reference. It drives rollouts one after the other."""
 
 
-@pytest.fixture(scope="module", params=["womd", "generated"])
-def scenario(request: pytest.FixtureRequest) -> Scenario:
-    data = shared_path(FILE) if request.param == "womd" else "synthetic:1"
-    return next(iter(open_scenarios(data))).to(torch.float32)
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a piece of work costs."""
+
+    cpu_seconds: float
+    wall_seconds: float
+    peak_gigabytes: float
+    note: str
 
 
-@pytest.fixture(scope="module")
-def vocabulary() -> MotionVocabulary:
-    return MotionVocabulary.default()
+def read_scenario(data: str) -> Scenario:
+    scenario = next(iter(open_scenarios(data))).to(torch.float32)
+    log, present = scenario.log, sim_agents(scenario)
+    return scenario.replace(log=log.replace(valid=log.valid & present[:, None]))
 
 
-@pytest.fixture(scope="module")
-def scene(scenario: Scenario, vocabulary: MotionVocabulary) -> Scene:
-    return collate_scenes([make_scene(scenario, vocabulary)])
+def preprocessing(data: str, model: SMART) -> tuple[Callable[[], object], str]:
+    """From the bytes of a file to what a model reads, the map as tokens included."""
+
+    def prepare() -> Scene:
+        return make_scene(next(iter(open_scenarios(data))), model.vocabulary)
+
+    scene = prepare()
+    states = int(scene.tokenized.tokens.valid.sum())
+    return prepare, f"{int(scene.map_tokens.valid.sum())} map tokens, {states} states"
 
 
-@pytest.fixture
-def model(vocabulary: MotionVocabulary) -> SMART:
-    torch.manual_seed(0)
-    return SMART(SMARTConfig.preset("nano"), vocabulary)
+def bc_step(data: str, model: SMART) -> tuple[Callable[[], object], str]:
+    """Forward, loss, backward, clipping and AdamW."""
+    scene = collate_scenes([make_scene(read_scenario(data), model.vocabulary)])
+    note, loss = edges(model, scene), partial(behavior_cloning_loss, model, scene, CONFIG)
+    return training_step(model, list(model.parameters()), lambda: loss()[0]), note
 
 
-def compare(benchmark: BenchmarkFixture, scenario: Scenario, reference: float) -> None:
-    """Notes CPU seconds, and what part they are of the reference's."""
-    assert benchmark.stats is not None
-    seconds = benchmark.stats["median"]
-    benchmark.extra_info["cpu_seconds"] = seconds
-    benchmark.extra_info["agents"] = int(sim_agents(scenario).sum())
-    if scenario.scenario_id == (SCENE,):
-        benchmark.extra_info["reference_cpu_seconds"] = reference
-        benchmark.extra_info["part_of_reference"] = seconds / reference
+def catk_step(data: str, model: SMART) -> tuple[Callable[[], object], str]:
+    """The same on the states of a rollout (K = 32), which is included; the rest is frozen."""
+    scene = collate_scenes([make_scene(read_scenario(data), model.vocabulary)])
+    oracle = RolloutOracle(model.vocabulary, 32, torch.device("cpu"))
+    trained = model.fine_tuning_parameters()
+    model.requires_grad_(False)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    relations = [(seen.to_map, seen.to_agents) for seen in oracle.drive(model, scene).record]
+    counts = [
+        sum(edge.neighbors.num_edges for edge in kind) for kind in zip(*relations, strict=True)
+    ]
+    loss = partial(catk_loss, model, scene, oracle, CONFIG)
+    step = training_step(model, trained, lambda: loss()[0])
+    return step, f"{counts[1]} agent-agent, {counts[0]} map-agent edges"
+
+
+def rollouts(data: str, model: SMART) -> tuple[Callable[[], object], str]:
+    """Eight seconds at 10 Hz, sampled among the top 48; the reading of the map included."""
+    scenario, policy = read_scenario(data), SMARTPolicy(model.eval(), model.vocabulary)
+    generator = torch.Generator().manual_seed(0)
+    agents = int(sim_agents(scenario).sum())
+    return partial(
+        rollout, policy, scenario, num_rollouts=ROLLOUTS, generator=generator
+    ), f"{agents} agents"
+
+
+WORK = {
+    "preprocessing": preprocessing,
+    "BC step": bc_step,
+    "CAT-K step": catk_step,
+    "32 rollouts": rollouts,
+}
 
 
 def training_step(
@@ -90,53 +148,101 @@ def training_step(
     return step
 
 
-def test_tokenising_a_scene(
-    benchmark: BenchmarkFixture, scenario: Scenario, vocabulary: MotionVocabulary
-) -> None:
-    """Training does it once for a scene, so the steps below do not include it."""
-    scene = benchmark.pedantic(make_scene, (scenario, vocabulary), rounds=3, warmup_rounds=1)
-    benchmark.extra_info["map_tokens"] = int(scene.map_tokens.valid.sum())
-    benchmark.extra_info["states"] = int(scene.tokenized.tokens.valid.sum())
+@torch.no_grad()
+def edges(model: SMART, scene: Scene) -> str:
+    """Counts the edges of an open-loop pass over all 18 marks."""
+    tokens, agents = scene.tokenized.tokens, scene.scenario.agents
+    index = torch.zeros(1, dtype=torch.int64)
+    nodes = AgentNodes.from_padded(tokens, agents, torch.zeros_like(tokens.xy), index)
+    decoder = model.decoder.eval()
+    seen = decoder.observe(nodes, model.remember_map(scene.map_tokens))
+    relations = (decoder.relate_to_past(nodes), seen.to_agents, seen.to_map)
+    counts = [relation.neighbors.num_edges for relation in relations]
+    return f"{counts[0]} temporal, {counts[1]} agent-agent, {counts[2]} map-agent edges"
 
 
-def test_a_bc_step(
-    benchmark: BenchmarkFixture, scenario: Scenario, scene: Scene, model: SMART
-) -> None:
-    """Forward, loss, backward, clipping and AdamW."""
-    step = training_step(
-        model, list(model.parameters()), lambda: behavior_cloning_loss(model, scene, CONFIG)[0]
+def measure(data: str, work: str, size: str, threads: int, rounds: int) -> Cost:
+    """Runs a piece of work a few times, after a first time if it is short; keeps the least."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    model = SMART(SMARTConfig.preset(size), MotionVocabulary.default())
+    run, note = WORK[work](data, model)
+    if work != "32 rollouts":
+        run()
+    cpu, wall = [], []
+    for _ in range(rounds):
+        cpu_start, wall_start = time.process_time(), time.perf_counter()
+        run()
+        cpu.append(time.process_time() - cpu_start)
+        wall.append(time.perf_counter() - wall_start)
+    status = Path("/proc/self/status").read_text()
+    kilobytes = int(status.split("VmHWM:")[1].split()[0])
+    return Cost(
+        cpu_seconds=min(cpu),
+        wall_seconds=min(wall),
+        peak_gigabytes=kilobytes * 1024 / 1e9,
+        note=note,
     )
-    benchmark.pedantic(step, rounds=3, warmup_rounds=1)
-    compare(benchmark, scenario, reference=2.31)
 
 
-def test_a_catk_step(
-    benchmark: BenchmarkFixture, scenario: Scenario, scene: Scene, model: SMART
+def measure_alone(*arguments: object) -> Cost:
+    """Measures in a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.test_smart", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return Cost(**json.loads(done.stdout.splitlines()[-1]))
+
+
+Results = list[tuple[str, str, Cost, Cost]]
+
+
+@pytest.fixture(scope="module")
+def data() -> str:
+    try:
+        return str(shared_path(FILE))
+    except pytest.skip.Exception:
+        return "synthetic:1"
+
+
+@pytest.fixture(scope="module")
+def results(data: str) -> Iterator[Results]:
+    collected: Results = []
+    yield collected
+    table = Table(title=f"SMART on {Path(data).name}, beside the reference")
+    for heading in (
+        *("model", "work", "CPU s, 1 thread", "reference", "times faster"),
+        *("peak GB", "reference", "part", "wall s, 2 threads", "what"),
+    ):
+        table.add_column(
+            heading, justify="left" if heading in ("model", "work", "what") else "right"
+        )
+    for size, work, one, two in collected:
+        seconds, gigabytes = REFERENCE[size, work]
+        ratios = [""] * 4
+        if data != "synthetic:1":
+            ratios = [
+                *(f"{seconds:.2f}", f"{seconds / one.cpu_seconds:.1f}"),
+                *(f"{gigabytes:.2f}", f"{one.peak_gigabytes / gigabytes:.2f}"),
+            ]
+        table.add_row(
+            *(size, work, f"{one.cpu_seconds:.3f}", *ratios[:2]),
+            *(f"{one.peak_gigabytes:.2f}", *ratios[2:], f"{two.wall_seconds:.3f}", one.note),
+        )
+    Console(width=200, file=sys.__stdout__).print(table)
+
+
+@pytest.mark.parametrize(("size", "work"), list(REFERENCE))
+def test_smart(
+    benchmark: BenchmarkFixture, results: Results, data: str, size: str, work: str
 ) -> None:
-    """The same on the states of a rollout (K = 32), which is included; the rest is frozen."""
-    oracle = RolloutOracle(model.vocabulary, 32, torch.device("cpu"))
-    trained = model.fine_tuning_parameters()
-    model.requires_grad_(False)
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    step = training_step(model, trained, lambda: catk_loss(model, scene, oracle, CONFIG)[0])
-    benchmark.pedantic(step, rounds=3, warmup_rounds=1)
-    compare(benchmark, scenario, reference=1.93)
+    rounds = 1 if work == "32 rollouts" else 4
+    one = benchmark.pedantic(measure_alone, (data, work, size, 1, rounds))
+    two = measure_alone(data, work, size, 2, 1)
+    benchmark.extra_info |= {"cpu_seconds": one.cpu_seconds, "peak_gb": one.peak_gigabytes}
+    results.append((size, work, one, two))
 
 
-@pytest.mark.parametrize("num_rollouts", [1, 32])
-def test_rollouts(
-    benchmark: BenchmarkFixture, scenario: Scenario, model: SMART, num_rollouts: int
-) -> None:
-    """Eight seconds at 10 Hz, sampled among the top k; the reading of the map included.
-
-    The reference drives rollouts one after the other.
-    """
-    policy = SMARTPolicy(model.eval(), model.vocabulary)
-    generator = torch.Generator().manual_seed(0)
-
-    def drive() -> None:
-        rollout(policy, scenario, num_rollouts=num_rollouts, generator=generator)
-
-    benchmark.pedantic(drive, rounds=3 if num_rollouts == 1 else 2, warmup_rounds=1)
-    compare(benchmark, scenario, reference=1.07 * num_rollouts)
+if __name__ == "__main__":
+    data_, work_, size_, threads_, rounds_ = sys.argv[1:]
+    cost = measure(data_, work_, size_, int(threads_), int(rounds_))
+    print(json.dumps(cost.__dict__))  # noqa: T201

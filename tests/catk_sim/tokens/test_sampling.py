@@ -12,6 +12,7 @@ from catk_sim.tokens import (
     sample_top_p,
     token_distance,
 )
+from catk_sim.tokens.sampling import top_k
 from tests import scenes
 
 LOGITS = torch.tensor([3.0, 2.0, 1.0, 0.0])
@@ -141,3 +142,14 @@ def test_impossible_arguments_are_refused() -> None:
         sample_top_p(LOGITS, p=1.5)
     with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
         sample_top_k(LOGITS, k=2, temperature=0.0)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "k"), [(2048, 48), (2048, 1), (2048, 500), (30, 4), (64, 2)]
+)
+def test_the_largest_logits_are_found_in_two_stages(num_tokens: int, k: int) -> None:
+    logits = torch.randn(3, 5, num_tokens, generator=torch.Generator().manual_seed(0))
+    values, tokens = top_k(logits, k)
+    expected = logits.topk(k)
+    assert torch.equal(values, expected.values)
+    assert torch.equal(tokens, expected.indices)

@@ -169,7 +169,10 @@ def relations_of_agents(
         xy=map_tokens.xy[None],
         heading=map_tokens.heading[None],
         valid=map_tokens.valid[None],
+        features=torch.zeros(1, len(map_tokens.token), 1),
         keys_values=torch.zeros(1, len(map_tokens.token), 1, 1),
     )
     decoder = AgentDecoder(config, reference.vocabulary().end_corners).eval()
-    return tuple(relation.neighbors.num_edges for relation in decoder.relate(nodes, maps))
+    seen = decoder.observe(nodes, maps)
+    relations = (decoder.relate_to_past(nodes), seen.to_map, seen.to_agents)
+    return tuple(relation.neighbors.num_edges for relation in relations)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from policies.smart import layers
 from policies.smart.layers import FourierEmbedding, Memo, _SumCurves
 
 RANGES = ((0.0, 20.0), None, (-math.pi, math.pi))
@@ -160,3 +161,44 @@ def test_what_a_memo_kept_in_inference_mode_can_be_learned_from() -> None:
     (counter() * weight).sum().backward()
     assert weight.grad is not None
     assert weight.grad.tolist() == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("in_cache", [8, 2**18])
+def test_a_normalised_embedding_is_the_embedding_normalised(
+    in_cache: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "_CACHED", in_cache)
+    torch.manual_seed(0)
+    embedding = FourierEmbedding(((0.0, 20.0), (-math.pi, math.pi)), 16, 8).double()
+    with torch.no_grad():
+        for parameter in embedding.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    values = scalars(50)[:, [0, 2]]
+    expected = nn.functional.layer_norm(embedding(values), (8,))
+    learned = embedding.normalised(values)
+    assert learned.requires_grad
+    torch.testing.assert_close(learned, expected, atol=1e-9, rtol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(embedding.normalised(values), expected, atol=1e-9, rtol=0)
+    with torch.no_grad():
+        last = embedding.combine[2]
+        assert isinstance(last, nn.Linear)
+        last.weight.mul_(2)
+        changed = nn.functional.layer_norm(embedding(values), (8,))
+        torch.testing.assert_close(embedding.normalised(values), changed, atol=1e-9, rtol=0)
+
+
+def test_an_embedding_of_a_number_without_a_range_is_normalised_too() -> None:
+    embedding, values = make_embedding(), scalars(20)
+    with torch.no_grad():
+        found = embedding.normalised(values)
+        expected = nn.functional.layer_norm(embedding(values), (8,))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+def test_a_memo_notices_that_a_parameter_was_replaced() -> None:
+    embedding, values = make_embedding(), scalars(5)
+    with torch.no_grad():
+        before = embedding(values)
+        embedding.weight_out = nn.Parameter(embedding.weight_out * 2)
+        assert not torch.equal(embedding(values), before)

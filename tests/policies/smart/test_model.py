@@ -9,6 +9,7 @@ from torch import Tensor
 
 from catk_sim.geometry import se2
 from catk_sim.tokens import MotionTokens
+from policies.smart.agent_decoder import Situation
 from policies.smart.attention import RelationalAttention
 from policies.smart.config import SMARTConfig
 from policies.smart.map_tokens import MapTokens
@@ -328,3 +329,68 @@ def test_a_move_from_where_the_agent_was_not_valid_counts_as_none() -> None:
         otherwise = MICRO(late, agents, map_tokens, motion=motion)
     assert torch.equal(default, told)
     assert not torch.equal(default, otherwise)
+
+
+def drive_record(model: SMART, scene: Scene) -> list[Situation]:
+    """Goes through marks 0 to 16, and keeps what is observed."""
+    tokens, agents, map_tokens = scene
+    record: list[Situation] = []
+    with torch.no_grad():
+        memory = model.remember(agents, map_tokens)
+        for mark in range(17):
+            _, memory = model.step(at(tokens, mark), agents, memory, record=record)
+    return record
+
+
+@settings(max_examples=5)
+@given(seed=SEEDS)
+def test_what_a_rollout_observed_need_not_be_computed_again(seed: int) -> None:
+    """Loss and gradients of what is fine-tuned are those of the plain parallel pass."""
+    scene, model = random_scene(seed, batch=(2,)), micro()
+    trained = model.fine_tuning_parameters()
+    record = drive_record(model, scene)
+    map_features = model.remember_map(scene[2]).features.detach()
+    features, nodes = model.features_of(record, map_features)
+    plain = model.features(*(scene[0].map(lambda tensor: tensor[:, :, :17]), *scene[1:]))
+    wanted = plain[nodes.entry, nodes.agent, nodes.mark]
+    assert nodes.count == scene[0].valid[..., :17].sum()
+    torch.testing.assert_close(features, wanted, atol=1e-9, rtol=0)
+    direction = torch.rand(nodes.count, VOCABULARY.num_tokens, dtype=torch.float64)
+    ours, expected = (
+        torch.autograd.grad((model.head(found) * direction).sum(), trained, allow_unused=True)
+        for found in (features, wanted)
+    )
+    for mine, theirs in zip(ours, expected, strict=True):
+        assert mine is not None
+        torch.testing.assert_close(mine, theirs, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5, None])
+def test_logits_do_not_depend_on_how_many_are_worked_on_at_once(at_once: int | None) -> None:
+    tokens, agents, map_tokens = random_scene(3, batch=(2,))
+    shift = torch.arange(5.0)[:, None, None, None, None].double()
+    rollouts = tokens.repeat(5).replace(xy=tokens.xy + shift)
+    with torch.no_grad():
+        memory, logits = MICRO.remember(agents, map_tokens).repeat(5), []
+        for mark in range(4):
+            scores, memory = MICRO.step(
+                at(rollouts, mark), agents.repeat(5), memory, at_once=at_once
+            )
+            logits.append(scores)
+        alone = step_by_step(MICRO, (rollouts.select(4), agents, map_tokens))
+    valid = tokens.valid[..., 1:4]
+    found = torch.stack(logits[1:], dim=-2)[4]
+    torch.testing.assert_close(found[valid], alone[..., :3, :][valid], atol=1e-9, rtol=0)
+    assert memory.past.keys_values.shape[0] == 5
+
+
+def test_large_scenes_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is worked on at a time stays in a processor's cache."""
+    model = SMART(SMARTConfig.preset("tiny"), VOCABULARY)
+    tokens, agents, map_tokens = random_scene(0, num_agents=50, num_map_tokens=2100)
+    everywhere = tokens.replace(valid=torch.ones_like(tokens.valid))
+    monkeypatch.setattr(
+        model.map_encoder, "forward", lambda maps: torch.zeros(*maps.valid.shape, 128)
+    )
+    memory = model.remember(agents, map_tokens.map(lambda tensor: tensor[None])).repeat(32)
+    assert 1 <= model._at_once(at(everywhere.repeat(32), 0), memory) <= 8

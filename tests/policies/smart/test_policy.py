@@ -169,3 +169,10 @@ def test_nothing_is_recorded_for_a_gradient() -> None:
     logits, _ = policy.logits(state, start)
     assert not logits.requires_grad
     assert not start.memory.past.keys_values.requires_grad
+
+
+def test_rollouts_do_not_depend_on_how_many_are_worked_on_at_once() -> None:
+    together = drive(SMARTPolicy(MODEL, VOCABULARY), 0, num_rollouts=5)
+    for at_once in (1, 2):
+        parts = drive(SMARTPolicy(MODEL, VOCABULARY, at_once=at_once), 0, num_rollouts=5)
+        assert torch.equal(parts.actions.data, together.actions.data)
