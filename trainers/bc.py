@@ -4,25 +4,27 @@ python -m trainers.bc [preset] [--field value ...]
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from catk_sim.constants import HISTORY_MARKS
 from catk_sim.tokens import MotionTokens
-from catk_sim.tokens.cleaning import train_mask
-from policies.checkpoint import load_checkpoint, save_checkpoint
+from policies.checkpoint import load_checkpoint
+from policies.smart.attention import RelationalAttention
 from policies.smart.model import SMART
 from trainers.cli import parse_preset, run_command
 from trainers.configs import BehaviorCloningConfig, FitConfig
-from trainers.evaluate import validation_numbers
+from trainers.evaluate import Validation
 from trainers.loop import Stage, fit, seed_of
-from trainers.losses import next_token_cross_entropy
+from trainers.losses import score_moves
 from trainers.presets import BC_PRESETS
 from trainers.run import Run, open_run
-from trainers.scenes import Scene, batches
+from trainers.scenes import BatchPlan, Scene, batches
 
 
 def behavior_cloning_loss(
@@ -33,10 +35,11 @@ def behavior_cloning_loss(
     Args:
         model: The policy.
         scene: A batch of scenes.
-        config: Label smoothing, and how many agents carry loss.
+        config: Label smoothing.
 
     Returns:
-        The loss, and the share of labels that the policy finds most likely.
+        The loss, the share of labels that the policy finds most likely, and the number of moves
+        that both are means over.
     """
     tokens = scene.tokenized.tokens
     label = tokens.token[..., HISTORY_MARKS:]
@@ -60,26 +63,16 @@ def token_loss(
         tokens: What the policy reads: logged or visited states.
         label: The token to learn at each mark from the current step on.
         moves: Which of them are known.
-        config: Label smoothing, and how many agents carry loss.
+        config: Label smoothing.
     """
-    learned = train_mask(
-        scene.scenario.log, scene.scenario.agents, max_agents=config.max_trained_agents
-    )
-    weighted = moves & learned[..., None]
+    weighted = moves & scene.learned[..., None]
     features = model.features(tokens, scene.scenario.agents, scene.map_tokens)
-    # The head is large, so it only sees the moves that count.
-    logits: Float[Tensor, "moves tokens"] = model.head(
-        features[..., HISTORY_MARKS - 1 :, :][weighted]
-    )
-    labels = label[weighted]
-    loss = next_token_cross_entropy(
-        logits,
-        labels,
-        torch.ones_like(labels, dtype=torch.bool),
+    return score_moves(
+        model.head,
+        features[..., HISTORY_MARKS - 1 :, :][weighted],
+        label[weighted],
         label_smoothing=config.label_smoothing,
     )
-    accuracy = (logits.argmax(-1) == labels).float().mean() if len(labels) else loss.detach()
-    return loss, {"accuracy": accuracy.item(), "moves": float(len(labels))}
 
 
 def train_behavior_cloning(run: Run, model: SMART, config: FitConfig) -> None:
@@ -110,10 +103,19 @@ def run_stage(
         model: The policy.
         name: The stage's name, folder and part of its seed.
         config: Steps, batches and optimiser.
-        loss: The loss of a batch that is on the run's device, and further numbers to log.
+        loss: The loss of a part of a batch that is on the run's device, and further numbers to log.
+            See `Stage`.
         parameters: What is trained.
     """
     seed = seed_of(run.config.seed, name)
+    plan = BatchPlan(
+        batch_size=config.batch_size,
+        seed=seed,
+        max_learned_agents=config.max_trained_agents,
+        part_size=run.config.max_scenarios_at_once,
+        batches_per_pool=config.batches_per_pool,
+    )
+    validation = Validation(run)
     fit(
         model,
         Stage(
@@ -121,29 +123,37 @@ def run_stage(
             config=config,
             folder=run.folder / name,
             loss=lambda scene: loss(scene.to(run.device)),
-            batches=lambda first: batches(
-                run.train,
-                batch_size=config.batch_size,
-                seed=seed,
-                first=first,
-                workers=run.config.workers,
-            ),
+            batches=lambda first: batches(run.train, plan, first=first, workers=run.config.workers),
             parameters=lambda: parameters,
-            validate=lambda: validation_numbers(run, model),
+            validate=lambda: validation(model),
             seed=seed,
             autocast=run.autocast,
             fingerprint=run.fingerprint,
         ),
     )
-    save_checkpoint(run.folder / name, model, run.vocabulary)
+    run.save(name, model)
 
 
 def make_model(run: Run, checkpoint: Path | None) -> SMART:
     """Makes the policy of a run: that of a checkpoint, or with weights drawn from its seed."""
     if checkpoint is not None:
-        return load_checkpoint(checkpoint, vocabulary=run.vocabulary).to(run.device)
-    torch.manual_seed(seed_of(run.config.seed, "weights"))
-    return SMART(run.config.model, run.vocabulary).to(run.device)
+        model = load_checkpoint(checkpoint, vocabulary=run.vocabulary)
+    else:
+        torch.manual_seed(seed_of(run.config.seed, "weights"))
+        model = SMART(run.config.model, run.vocabulary)
+    if run.config.gradient_checkpointing:
+        checkpoint_attention(model)
+    return model.to(run.device)
+
+
+def checkpoint_attention(model: SMART) -> None:
+    """Makes attention layers keep their inputs alone, and compute the rest again for the gradient.
+
+    Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174.
+    """
+    for layer in model.modules():
+        if isinstance(layer, RelationalAttention):
+            layer.forward = partial(recomputed, layer.forward, use_reentrant=False)
 
 
 def main(args: list[str]) -> None:

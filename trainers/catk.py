@@ -13,19 +13,20 @@ from dataclasses import dataclass
 import gymnasium
 import torch
 from gymnasium.vector import AutoresetMode
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from catk_sim.constants import HISTORY_MARKS, NUM_MARKS
-from catk_sim.datatypes import TensorTree, Trajectory
+from catk_sim.datatypes import Trajectory
 from catk_sim.envs import ClosestAmongTopK, WaymoVectorEnv
 from catk_sim.tokens import MotionTokens, MotionVocabulary
-from policies.checkpoint import save_checkpoint
+from policies.smart.agent_decoder import Situation
 from policies.smart.model import SMART
 from policies.smart.policy import SMARTPolicy
-from trainers.bc import make_model, run_stage, token_loss, train_behavior_cloning
+from trainers.bc import make_model, run_stage, train_behavior_cloning
 from trainers.cli import parse_preset, run_command
 from trainers.configs import CatKConfig, FitConfig
+from trainers.losses import score_moves
 from trainers.presets import CATK_PRESETS
 from trainers.report import compare
 from trainers.run import Run, open_run
@@ -33,7 +34,7 @@ from trainers.scenes import Scene
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class VisitedStates(TensorTree):
+class VisitedStates:
     """What a CAT-K rollout leaves behind.
 
     Attributes:
@@ -41,11 +42,15 @@ class VisitedStates(TensorTree):
         recovery_token: For each state from the current step on, the token that best leads from it
             to the next logged state.
         recovery_valid: Whether there is a next logged state.
+        record: What the policy observed, mark by mark.
+        map_features: What it made of the map.
     """
 
     tokens: MotionTokens
     recovery_token: Int[Tensor, "*batch agents moves"]
     recovery_valid: Bool[Tensor, "*batch agents moves"]
+    record: list[Situation]
+    map_features: Float[Tensor, "*batch map_tokens hidden"]
 
 
 class RolloutOracle:
@@ -72,10 +77,12 @@ class RolloutOracle:
         env, world = self._env(scene.scenario.batch_size)
         was_training = model.training
         model.eval()
-        policy = SMARTPolicy(model, self._vocabulary)
+        record: list[Situation] = []
+        policy = SMARTPolicy(model, self._vocabulary, record=record)
         env.reset(options={"scenario": scene.scenario})
         state = world.state
         memory = policy.init(state, map_tokens=scene.map_tokens)
+        map_features = memory.memory.map_memory.features
         poses, infos = [state.current], []
         for _ in range(HISTORY_MARKS, NUM_MARKS):
             logits, memory = policy.logits(state, memory)
@@ -84,7 +91,14 @@ class RolloutOracle:
             poses.append(state.current)
             infos.append(info)
         model.train(was_training)
-        return _visited(scene, poses, infos)
+        tokens = _visited_tokens(scene, poses, infos)
+        return VisitedStates(
+            tokens=tokens,
+            recovery_token=torch.stack([info["recovery_token"] for info in infos], dim=-1),
+            recovery_valid=torch.stack([info["recovery_valid"] for info in infos], dim=-1),
+            record=record,
+            map_features=map_features,
+        )
 
     def _env(self, num_envs: int) -> tuple[ClosestAmongTopK, WaymoVectorEnv]:
         if num_envs not in self._envs:
@@ -107,23 +121,19 @@ class RolloutOracle:
         return self._envs[num_envs]
 
 
-def _visited(
+def _visited_tokens(
     scene: Scene, poses: list[Trajectory], infos: list[dict[str, Tensor]]
-) -> VisitedStates:
+) -> MotionTokens:
     # Marks 0 and 1 are history: told in tokens, and the current step is where the rollout began.
     history = scene.tokenized.tokens
     before = HISTORY_MARKS - 1
     driven = Trajectory.join(poses)
     token = torch.stack([info["token"] for info in infos], dim=-1)
-    return VisitedStates(
-        tokens=MotionTokens(
-            token=torch.cat([history.token[..., :HISTORY_MARKS], token], dim=-1),
-            xy=torch.cat([history.xy[..., :before, :], driven.xy], dim=-2),
-            heading=torch.cat([history.heading[..., :before], driven.heading], dim=-1),
-            valid=torch.cat([history.valid[..., :before], driven.valid], dim=-1),
-        ),
-        recovery_token=torch.stack([info["recovery_token"] for info in infos], dim=-1),
-        recovery_valid=torch.stack([info["recovery_valid"] for info in infos], dim=-1),
+    return MotionTokens(
+        token=torch.cat([history.token[..., :HISTORY_MARKS], token], dim=-1),
+        xy=torch.cat([history.xy[..., :before, :], driven.xy], dim=-2),
+        heading=torch.cat([history.heading[..., :before], driven.heading], dim=-1),
+        valid=torch.cat([history.valid[..., :before], driven.valid], dim=-1),
     )
 
 
@@ -132,15 +142,27 @@ def catk_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Rolls the policy out, then scores the recovery tokens at the states that it visited.
 
+    All states are scored in one parallel pass. What is frozen in fine-tuning, the map's features
+    and how agents stand to it and to each other, is taken from the rollout: so the gradient reaches
+    the decoder's attention and the head only, and frozen layers drop nothing out.
+
     Args:
         model: The policy.
         scene: A batch of scenes.
         oracle: Drives the rollout.
-        config: Label smoothing, and how many agents carry loss.
+        config: Label smoothing.
     """
     visited = oracle.drive(model, scene)
-    return token_loss(
-        model, scene, visited.tokens, visited.recovery_token, visited.recovery_valid, config
+    features, nodes = model.features_of(visited.record, visited.map_features)
+    weighted = visited.recovery_valid & scene.learned[..., None]
+    current = HISTORY_MARKS - 1
+    move = (nodes.entry, nodes.agent, (nodes.mark - current).clamp(min=0))
+    counts = weighted[move] & (nodes.mark >= current)
+    return score_moves(
+        model.head,
+        features[counts],
+        visited.recovery_token[move][counts],
+        label_smoothing=config.label_smoothing,
     )
 
 
@@ -173,7 +195,7 @@ def train(config: CatKConfig) -> Run:
     if config.checkpoint is None:
         train_behavior_cloning(run, model, config.bc)
     else:
-        save_checkpoint(run.folder / "bc", model, run.vocabulary)
+        run.save("bc", model)
     fine_tune(run, model, config.catk, k=config.k)
     return run
 

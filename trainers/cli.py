@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import tyro
 
+from trainers.distributed import leave
+
 Config = TypeVar("Config")
 
 
@@ -35,6 +37,7 @@ def run_command(command: Callable[[list[str]], None]) -> None:
     args = [arg for arg in sys.argv[1:] if arg != "--debug"]
     try:
         command(args)
+        leave()
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if "--debug" in sys.argv:
             raise

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
+from catk_sim.submission import NUM_ROLLOUTS, SubmissionMetadata
+from catk_sim.submission.writer import check_archive_name
 from policies.smart.config import SMARTConfig
 
 
@@ -53,7 +55,11 @@ class FitConfig:
     """Optimiser steps."""
 
     batch_size: int = 4
-    """Scenarios per step."""
+    """Scenarios per step, of all processes together."""
+
+    batches_per_pool: int = 1
+    """Batches that are drawn together and then cut by size, so that less of them is padding. With
+    1, each is drawn for itself."""
 
     label_smoothing: float = 0.0
     """Probability that is spread over all tokens instead of the label."""
@@ -73,6 +79,7 @@ class FitConfig:
         for name in (
             "num_steps",
             "batch_size",
+            "batches_per_pool",
             "max_trained_agents",
             "validate_every",
             "save_every",
@@ -103,6 +110,9 @@ class RolloutConfig:
 
     temperature: float = 1.0
     """Divides the logits before sampling."""
+
+    metric_version: Literal["2023", "2024", "2025"] = "2025"
+    """Year of the Sim Agents metric."""
 
     def __post_init__(self) -> None:
         for name in ("num_rollouts", "max_scenarios", "batch_size", "top_k"):
@@ -199,8 +209,20 @@ class RunConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 autocast on a GPU, float32 on a CPU."""
 
+    max_scenarios_at_once: int | None = None
+    """Scenarios that a process works through at a time, if its share of a batch does not fit into
+    memory. Gradients are added up; the batch stays the same."""
+
+    gradient_checkpointing: bool = False
+    """Compute attention a second time for its gradient, rather than keep what that needs."""
+
     def __post_init__(self) -> None:
         _refuse_unless(0 < self.holdout < 1, f"holdout must be in (0, 1), got {self.holdout}")
+        at_once = self.max_scenarios_at_once
+        _refuse_unless(
+            at_once is None or at_once >= 1,
+            f"max_scenarios_at_once must be at least 1, got {at_once}",
+        )
         _refuse_unless(
             self.cpu_threads >= 1, f"cpu_threads must be at least 1, got {self.cpu_threads}"
         )
@@ -235,3 +257,58 @@ class CatKConfig(BehaviorCloningConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _refuse_unless(self.k >= 1, f"k must be at least 1, got {self.k}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitConfig:
+    """What is submitted to the Sim Agents Challenge."""
+
+    policy: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="POLICY")]
+    """Folder that a trainer saved (`runs/catk/catk`), or a name: constant_velocity, idm,
+    random_token."""
+
+    data: str
+    """The whole split that is submitted for: WOMD's folder scenario/testing or
+    scenario/validation, or anything else that the trainers' `--data` takes."""
+
+    metadata: SubmissionMetadata
+    """What the submission says of itself."""
+
+    output: Path = Path("runs/submission.tar.gz")
+    """The archive to write. It is replaced if it exists."""
+
+    cache: Path = Path("runs/cache")
+    """Folder for parsed scenarios, so that a source is read once."""
+
+    batch_size: int = 4
+    """Scenarios driven at a time, in 32 rollouts each."""
+
+    top_k: int = 48
+    """Tokens that are sampled from, the most likely ones."""
+
+    temperature: float = 1.0
+    """Divides the logits before sampling."""
+
+    seed: int = 0
+    """Seed of every random draw."""
+
+    device: str = "auto"
+    """`auto` is the first GPU if there is one, else the CPU."""
+
+    cpu_threads: int = 1
+    """Threads that torch may use on the CPU."""
+
+    @property
+    def rollouts(self) -> RolloutConfig:
+        """How the policy is driven."""
+        return RolloutConfig(
+            num_rollouts=NUM_ROLLOUTS,
+            batch_size=self.batch_size,
+            top_k=self.top_k,
+            temperature=self.temperature,
+        )
+
+    def __post_init__(self) -> None:
+        # Impossible values are refused before any scenario is driven.
+        _ = self.rollouts
+        check_archive_name(self.output)

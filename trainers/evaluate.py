@@ -4,13 +4,13 @@ python -m trainers.evaluate POLICY [POLICY ...] --data PATH --output DIR
 
 A policy is a folder that a trainer saved (its run's bc or catk), or a name of `policies.registry`.
 All scenarios of the data are driven, up to --rollouts.max-scenarios: give data that the policies
-have not learnt from.
+have not learnt from. Processes that `torchrun` starts share them.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +18,27 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
-from catk_sim.datasets.batching import collate
 from catk_sim.datasets.scenario_dataset import prepare_if_needed
 from catk_sim.datasets.whole_file import whole_file
-from catk_sim.datatypes import Rollout, Scenario
-from catk_sim.metrics.summary import RolloutSummary, summarize_rollouts
-from catk_sim.rollout import Policy, rollout
+from catk_sim.rollout import Policy
 from catk_sim.tokens import MotionVocabulary
 from policies.checkpoint import load_checkpoint
 from policies.registry import make_policy
 from policies.smart.model import SMART
 from policies.smart.policy import SMARTPolicy, TopK
+from trainers.benchmark import Benchmark, Evaluator
 from trainers.cli import run_command
 from trainers.configs import EvaluationConfig, RolloutConfig
-from trainers.loop import pick_device, seed_of
+from trainers.distributed import from_main, is_main, join
+from trainers.loop import pick_device
 from trainers.run import Run
-from trainers.scenes import Scenarios
 
-Figures = dict[str, dict[str, float]]
-"""What is measured, by group of agents and by name. See `RolloutSummary.table`."""
+Figures = dict[str, Any]
+"""What is measured. See `Measured.figures`."""
 
 COLUMNS = {
+    "realism": ("sim_agents", "bucketed", "realism_meta_metric"),
     "ADE (m)": ("all", "ade"),
     "minADE (m)": ("all", "min_ade"),
     "collision": ("all", "collision_rate"),
@@ -49,81 +47,13 @@ COLUMNS = {
     "ADE, pedestrians (m)": ("pedestrian", "ade"),
     "ADE, cyclists (m)": ("cyclist", "ade"),
 }
-"""What the printed table shows: the heading, and the group and name of the figure."""
+"""What the printed table shows: the heading, and where the figure is."""
 
 VALIDATED_SCENARIOS = 8
-"""Scenarios that a validation during training drives."""
+"""Scenarios that a validation during training drives, at most."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """What policies are measured on.
-
-    Attributes:
-        scenarios: The data.
-        indices: Which of them, in this order.
-        rollouts: How many rollouts, and how many scenarios at a time.
-        seed: Seed of the policies' draws, which are the same for all.
-        device: Where it is simulated.
-    """
-
-    scenarios: Scenarios
-    indices: Sequence[int]
-    rollouts: RolloutConfig
-    seed: int
-    device: torch.device
-
-    def batch(self, indices: Sequence[int]) -> Scenario:
-        """Reads some of the scenarios, as a batch ready to simulate."""
-        scenarios = [self.scenarios[index] for index in indices]
-        return collate(scenarios).to(torch.float32).to(self.device)
-
-
-def drive(policy: Policy, benchmark: Benchmark) -> Iterator[tuple[Scenario, Rollout]]:
-    """Lets a policy drive all agents that are valid at the current step, batch by batch."""
-    size, indices = benchmark.rollouts.batch_size, benchmark.indices
-    for number, start in enumerate(range(0, len(indices), size)):
-        batch = benchmark.batch(indices[start : start + size])
-        generator = torch.Generator(benchmark.device)
-        generator.manual_seed(seed_of(benchmark.seed, "evaluate", number))
-        with torch.no_grad():
-            yield (
-                batch,
-                rollout(
-                    policy,
-                    batch,
-                    num_rollouts=benchmark.rollouts.num_rollouts,
-                    generator=generator,
-                ),
-            )
-
-
-def measure(
-    policy: Policy, benchmark: Benchmark, *, progress: Callable[[int], object] = lambda _: None
-) -> RolloutSummary:
-    """Measures a policy in closed loop.
-
-    Args:
-        policy: Who drives.
-        benchmark: What it is measured on.
-        progress: Is told how many scenarios were just done.
-    """
-    summaries = []
-    for batch, driven in drive(policy, benchmark):
-        summary = summarize_rollouts(driven.simulated, batch, driven.final.controlled[0])
-        summaries.append(summary.to("cpu"))
-        progress(batch.batch_size)
-    return RolloutSummary.cat(summaries)
-
-
-def evaluate(policies: Mapping[str, Policy], benchmark: Benchmark) -> dict[str, RolloutSummary]:
-    """Measures policies, by the names that results go under, on the same benchmark."""
-    results = {}
-    total = len(policies) * len(benchmark.indices)
-    with tqdm(total=total, desc="evaluate", unit="scenario") as bar:
-        for name, policy in policies.items():
-            results[name] = measure(policy, benchmark, progress=bar.update)
-    return results
+VALIDATED_ROLLOUTS = 4
+"""Rollouts of each of them, at most."""
 
 
 def held_out_benchmark(run: Run) -> Benchmark:
@@ -138,19 +68,37 @@ def held_out_benchmark(run: Run) -> Benchmark:
     )
 
 
-def validation_numbers(run: Run, model: SMART) -> dict[str, float]:
-    """Measures a policy in training on the first held-out scenarios, one rollout each."""
-    whole = held_out_benchmark(run)
-    rollouts = replace(whole.rollouts, num_rollouts=1)
-    few = replace(whole, indices=whole.indices[:VALIDATED_SCENARIOS], rollouts=rollouts)
-    was_training = model.training
-    figures = measure(sampled(model.eval(), rollouts), few).table()
-    model.train(was_training)
-    return {
-        "closed_loop_ade": figures["all"]["ade"],
-        "collision_rate": figures["all"]["collision_rate"],
-        "vehicle_offroad_rate": figures["vehicle"]["offroad_rate"],
-    }
+class Validation:
+    """Measures a policy in training, on the first held-out scenarios of a run.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        whole = held_out_benchmark(run)
+        self._rollouts = replace(
+            whole.rollouts, num_rollouts=min(VALIDATED_ROLLOUTS, whole.rollouts.num_rollouts)
+        )
+        few = replace(whole, indices=whole.indices[:VALIDATED_SCENARIOS], rollouts=self._rollouts)
+        self._evaluator = Evaluator(few, rules=whole.rollouts.metric_version, keep=True)
+
+    def __call__(self, model: SMART) -> dict[str, float]:
+        """Drives the policy. Returns what is logged. The realism is named with its version."""
+        was_training = model.training
+        policy = sampled(model.eval(), self._rollouts)
+        measured = self._evaluator.measure({"policy": policy}, show_progress=False)["policy"]
+        model.train(was_training)
+        figures = measured.summary.table()
+        numbers = {
+            "closed_loop_ade": figures["all"]["ade"],
+            "collision_rate": figures["all"]["collision_rate"],
+            "vehicle_offroad_rate": figures["vehicle"]["offroad_rate"],
+        }
+        if measured.sim_agents is not None:
+            version, scores = measured.sim_agents.version, measured.sim_agents.buckets()
+            numbers |= {f"sim_agents_{version}/{name}": value for name, value in scores.items()}
+        return numbers
 
 
 def sampled(model: SMART, config: RolloutConfig) -> SMARTPolicy:
@@ -173,25 +121,40 @@ def load_policy(name: str, config: RolloutConfig, device: torch.device) -> Polic
 
 
 def describe(data: str, benchmark: Benchmark, num_scenarios: int) -> str:
-    """Tells in one line what was measured on."""
+    """Tells in one line what was measured on, and by which version of Waymo's metric."""
     return (
         f"{len(benchmark.indices)} of {num_scenarios} scenarios of {data}, "
-        f"{benchmark.rollouts.num_rollouts} rollouts each, seed {benchmark.seed}"
+        f"{benchmark.rollouts.num_rollouts} rollouts each, seed {benchmark.seed}. Realism: Sim "
+        f"Agents metric, version {benchmark.rollouts.metric_version}."
     )
 
 
 def print_table(figures: Mapping[str, Figures], caption: str) -> None:
-    """Prints one line for each policy."""
+    """Prints one line for each policy, and for how many scenarios the realism is not defined."""
     table = Table(caption=caption, caption_justify="left")
     table.add_column("policy", no_wrap=True, min_width=max(map(len, figures)))
     for heading in COLUMNS:
         table.add_column(heading, justify="right")
     for name, groups in figures.items():
-        values = [groups[group][figure] for group, figure in COLUMNS.values()]
-        table.add_row(name, *(f"{value:.3f}" for value in values))
+        table.add_row(name, *(_cell(groups, *place) for place in COLUMNS.values()))
     # Narrow terminals may not cut numbers off.
     console = Console()
-    Console(width=max(console.width, 110)).print(table)
+    console = Console(width=max(console.width, 110))
+    console.print(table)
+    unscored = next(iter(figures.values()))["sim_agents"]["unscored"]
+    if unscored:
+        scenario_id, reason = next(iter(unscored.items()))
+        console.print(
+            f"Realism is without {len(unscored)} scenarios that it is not defined for, such as "
+            f"{scenario_id}: {reason}",
+            highlight=False,
+        )
+
+
+def _cell(figures: Any, *place: str) -> str:
+    for name in place:
+        figures = figures.get(name, {})
+    return f"{figures:.3f}" if isinstance(figures, float) else "-"
 
 
 def result_record(data: str, benchmark: Benchmark, figures: Mapping[str, Figures]) -> object:
@@ -213,7 +176,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def _without_nan(content: Any) -> Any:
-    """Replaces what was measured on nothing by null: JSON has no NaN."""
+    """Replaces what is not defined by null: JSON has no NaN."""
     if isinstance(content, dict):
         return {name: _without_nan(value) for name, value in content.items()}
     return None if isinstance(content, float) and math.isnan(content) else content
@@ -226,7 +189,12 @@ def main(args: list[str]) -> None:
     )
     torch.set_num_threads(config.cpu_threads)
     device = pick_device(config.device)
-    scenarios = prepare_if_needed(config.data, config.cache, on_error=config.on_error)
+    join(device)
+    # The metric reads the numbers of the file, which float32 would round.
+    dtype = torch.float64
+    scenarios = from_main(
+        lambda: prepare_if_needed(config.data, config.cache, on_error=config.on_error, dtype=dtype)
+    )
     benchmark = Benchmark(
         scenarios=scenarios,
         indices=range(min(len(scenarios), config.rollouts.max_scenarios)),
@@ -235,8 +203,10 @@ def main(args: list[str]) -> None:
         device=device,
     )
     policies = {name: load_policy(name, config.rollouts, device) for name in config.policies}
-    results = evaluate(policies, benchmark)
-    figures = {name: summary.table() for name, summary in results.items()}
+    results = Evaluator(benchmark, rules=config.rollouts.metric_version).measure(policies)
+    if not is_main():
+        return
+    figures = {name: measured.figures() for name, measured in results.items()}
     print_table(figures, describe(config.data, benchmark, len(scenarios)))
     write_json(config.output / "metrics.json", result_record(config.data, benchmark, figures))
 

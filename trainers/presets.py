@@ -54,7 +54,7 @@ def debug() -> CatKConfig:
     )
 
 
-def smart_nano() -> CatKConfig:
+def few_scenes() -> CatKConfig:
     """SMART nano (1.2M), sized for a hundred scenarios or so and a CPU."""
     return CatKConfig(
         model=SMARTConfig.preset("nano"),
@@ -69,58 +69,98 @@ def smart_nano() -> CatKConfig:
     )
 
 
-def smart_mini() -> CatKConfig:
-    """SMART mini (3.4M) with the paper's recipe."""
+def smart_nano_catk() -> CatKConfig:
+    """SMART nano (1.2M) as in arXiv:2412.05334: behavior cloning, unless given, then CAT-K."""
+    return _paper("nano")
+
+
+def smart_mini_catk() -> CatKConfig:
+    """SMART mini (3.4M) as in arXiv:2412.05334: behavior cloning, unless given, then CAT-K."""
     return _paper("mini")
 
 
-def smart_tiny() -> CatKConfig:
-    """SMART tiny (7.0M) with the paper's recipe (arXiv:2412.05334)."""
+def smart_tiny_catk() -> CatKConfig:
+    """SMART tiny (7.0M) as in arXiv:2412.05334: behavior cloning, unless given, then CAT-K."""
     return _paper("tiny")
 
 
+def smart_large_catk() -> CatKConfig:
+    """SMART large (102M) as in arXiv:2412.05334: behavior cloning, unless given, then CAT-K."""
+    return _paper("large")
+
+
 def _paper(model: str) -> CatKConfig:
-    # 487k scenarios in batches of 80: 32 epochs of behavior cloning, 10 of fine-tuning.
+    # 487k scenarios in batches of 80: 32 epochs of behavior cloning, 10 of fine-tuning. The rate
+    # falls with every step, which in catk it does with every epoch.
     steps_per_epoch = 487_000 // 80
     return CatKConfig(
         data="womd/training",
         validation_data="womd/validation",
         model=SMARTConfig.preset(model),
+        k=32,
         bc=FitConfig(
             num_steps=32 * steps_per_epoch,
             batch_size=80,
+            # Not in catk. Processes wait for the slowest, so their scenes had better be alike.
+            batches_per_pool=16,
             label_smoothing=0.1,
+            max_trained_agents=32,
             validate_every=steps_per_epoch,
             save_every=1000,
-            optimizer=OptimizerConfig(learning_rate=5e-4, final_ratio=0.01),
+            optimizer=OptimizerConfig(
+                learning_rate=5e-4, final_ratio=0.01, weight_decay=0.01, gradient_clip=0.5
+            ),
         ),
         catk=FitConfig(
             num_steps=10 * steps_per_epoch,
             batch_size=80,
+            batches_per_pool=16,
+            label_smoothing=0.0,
+            max_trained_agents=32,
             validate_every=steps_per_epoch,
             save_every=1000,
-            optimizer=OptimizerConfig(learning_rate=5e-5, final_ratio=0.05),
+            optimizer=OptimizerConfig(
+                learning_rate=5e-5, final_ratio=0.05, weight_decay=0.01, gradient_clip=0.5
+            ),
         ),
         rollouts=RolloutConfig(num_rollouts=32),
-        output=Path(f"runs/smart_{model}"),
+        output=Path(f"runs/smart_{model}_catk"),
     )
 
 
+def _first_stage(whole: Callable[[], CatKConfig]) -> Callable[[], BehaviorCloningConfig]:
+    def preset() -> BehaviorCloningConfig:
+        config = whole()
+        fields = {
+            name: getattr(config, name) for name in BehaviorCloningConfig.__dataclass_fields__
+        }
+        if config.output is not None:
+            fields["output"] = config.output.with_name(_name_of_first_stage(config.output.name))
+        return BehaviorCloningConfig(**fields)
+
+    preset.__doc__ = (whole.__doc__ or "").replace(", unless given, then CAT-K", "")
+    return preset
+
+
+def _name_of_first_stage(name: str) -> str:
+    return name.removesuffix("_catk") + "_bc" if name.endswith("_catk") else name
+
+
 CATK_PRESETS = {
-    preset.__name__: preset for preset in (demo, debug, smart_nano, smart_mini, smart_tiny)
+    preset.__name__: preset
+    for preset in (
+        demo,
+        debug,
+        few_scenes,
+        smart_nano_catk,
+        smart_mini_catk,
+        smart_tiny_catk,
+        smart_large_catk,
+    )
 }
 """Behavior cloning and fine-tuning, by name."""
 
-
-def _only_behavior_cloning(preset: Callable[[], CatKConfig]) -> Callable[[], BehaviorCloningConfig]:
-    def first_stage() -> BehaviorCloningConfig:
-        whole = preset()
-        fields = BehaviorCloningConfig.__dataclass_fields__
-        return BehaviorCloningConfig(**{name: getattr(whole, name) for name in fields})
-
-    first_stage.__doc__ = preset.__doc__
-    return first_stage
-
-
-BC_PRESETS = {name: _only_behavior_cloning(preset) for name, preset in CATK_PRESETS.items()}
-"""Behavior cloning alone, by name."""
+BC_PRESETS = {
+    _name_of_first_stage(name): _first_stage(whole) for name, whole in CATK_PRESETS.items()
+}
+"""The behavior cloning of these alone: `smart_tiny_bc` is the first stage of `smart_tiny_catk`."""

@@ -8,7 +8,7 @@ from rich.console import Console
 from catk_sim.datatypes import Scenario
 from catk_sim.metrics.collision import collision_indication
 from catk_sim.metrics.offroad import offroad_indication
-from catk_sim.metrics.summary import RolloutSummary, summarize_rollouts
+from catk_sim.metrics.summary import summarize_rollouts
 from catk_sim.rollout import Policy, rollout
 from catk_sim.visualization import (
     BirdsEyeRenderer,
@@ -18,9 +18,10 @@ from catk_sim.visualization import (
 )
 from catk_sim.visualization.figures import plot_learning_curves, plot_rollouts_over_log
 from policies.checkpoint import load_checkpoint
+from trainers.benchmark import Evaluator, Measured
+from trainers.distributed import is_main
 from trainers.evaluate import (
     describe,
-    evaluate,
     held_out_benchmark,
     print_table,
     result_record,
@@ -49,8 +50,11 @@ def compare(run: Run) -> None:
         name: sampled(load_checkpoint(run.folder / stage).to(run.device), benchmark.rollouts)
         for name, stage in STAGES.items()
     }
-    results = evaluate(policies, benchmark)
-    figures = {name: summary.table() for name, summary in results.items()}
+    rules = benchmark.rollouts.metric_version
+    results = Evaluator(benchmark, rules=rules).measure(policies)
+    if not is_main():
+        return
+    figures = {name: measured.figures() for name, measured in results.items()}
     data = run.config.validation_data or run.config.data
     write_json(run.folder / "metrics.json", result_record(data, benchmark, figures))
     plot_learning_curves(
@@ -59,19 +63,20 @@ def compare(run: Run) -> None:
         metrics=CURVES,
     )
     position = _most_telling(results)
-    _show(run, policies, benchmark.batch([benchmark.indices[position]]))
+    _show(run, policies, benchmark.simulated([run.held_out.scenarios[benchmark.indices[position]]]))
     print_table(figures, describe(data, benchmark, len(run.held_out.indices)))
     for name in ("metrics.json", *PICTURES):
         Console().print(f"{run.folder / name}", highlight=False)
 
 
-def _most_telling(results: Mapping[str, RolloutSummary]) -> int:
+def _most_telling(results: Mapping[str, Measured]) -> int:
     """Picks the scenario in which the two policies differ by the median of all differences.
 
     Not the best one: a reader should see what is usual.
     """
     before, after = (
-        summary.displacement[:, 0] / summary.num_logged[:, 0] for summary in results.values()
+        measured.summary.displacement[:, 0] / measured.summary.num_logged[:, 0]
+        for measured in results.values()
     )
     gain = (before - after).nan_to_num()
     return int(gain.argsort()[len(gain) // 2])

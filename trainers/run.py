@@ -11,7 +11,10 @@ import torch
 
 from catk_sim.datasets.scenario_dataset import ScenarioDataset, prepare_if_needed
 from catk_sim.tokens import MotionVocabulary
+from policies.checkpoint import save_checkpoint
+from policies.smart.model import SMART
 from trainers.configs import RunConfig
+from trainers.distributed import from_main, is_main, join
 from trainers.loop import pick_autocast, pick_device
 from trainers.resume import fingerprint_of
 from trainers.scenes import SceneDataset
@@ -41,6 +44,10 @@ class Run:
     held_out: "HeldOut"
     fingerprint: str
 
+    def save(self, name: str, model: SMART) -> None:
+        """Saves a policy in a folder of the run, once for all processes."""
+        from_main(lambda: save_checkpoint(self.folder / name, model, self.vocabulary))
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
@@ -54,7 +61,7 @@ class HeldOut:
 
 
 def open_run(config: RunConfig, name: str) -> Run:
-    """Opens the data and makes or finds the folder of a run.
+    """Opens the data and makes or finds the folder of a run, together with all other processes.
 
     Args:
         config: The settings.
@@ -66,17 +73,15 @@ def open_run(config: RunConfig, name: str) -> Run:
     """
     torch.set_num_threads(config.cpu_threads)
     device = pick_device(config.device)
+    join(device)
     vocabulary = (
         MotionVocabulary.load(config.vocabulary)
         if config.vocabulary
         else MotionVocabulary.default()
     )
-    dataset = prepare_if_needed(config.data, config.cache, on_error=config.on_error)
+    dataset = _open_data(config.data, config)
     train, held_out = _split(dataset, config)
-    folder = _claim_folder(config, name)
-    note = folder / "config.json"
-    if not note.exists():
-        note.write_text(json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n")
+    folder = from_main(lambda: _claim_folder(config, name))
     autocast = pick_autocast(config.precision, device)
     return Run(
         config=config,
@@ -84,7 +89,9 @@ def open_run(config: RunConfig, name: str) -> Run:
         device=device,
         autocast=autocast,
         vocabulary=vocabulary,
-        train=SceneDataset(dataset, train, vocabulary),
+        train=SceneDataset(
+            dataset, train, vocabulary, sizes=[dataset.sizes[index] for index in train]
+        ),
         held_out=held_out,
         fingerprint=fingerprint_of(
             dataclasses.replace(
@@ -95,6 +102,8 @@ def open_run(config: RunConfig, name: str) -> Run:
                 device="",
                 cpu_threads=1,
                 workers=0,
+                max_scenarios_at_once=None,
+                gradient_checkpointing=False,
             ),
             device.type,
             autocast,
@@ -104,10 +113,18 @@ def open_run(config: RunConfig, name: str) -> Run:
     )
 
 
+def _open_data(data: str, config: RunConfig) -> ScenarioDataset:
+    # Metrics read the numbers of the file, which float32 would round.
+    dtype = torch.float64
+    return from_main(
+        lambda: prepare_if_needed(data, config.cache, on_error=config.on_error, dtype=dtype)
+    )
+
+
 def _split(dataset: ScenarioDataset, config: RunConfig) -> tuple[list[int], HeldOut]:
     everything = list(range(len(dataset)))
     if config.validation_data:
-        other = prepare_if_needed(config.validation_data, config.cache, on_error=config.on_error)
+        other = _open_data(config.validation_data, config)
         both = sorted(set(dataset.scenario_ids) & set(other.scenario_ids))
         if both:
             raise ValueError(
@@ -116,7 +133,8 @@ def _split(dataset: ScenarioDataset, config: RunConfig) -> tuple[list[int], Held
         return everything, HeldOut(scenarios=other, indices=list(range(len(other))))
     if len(everything) < 2:
         # One scenario can be learnt by heart, and that is what a first look at a file asks for.
-        sys.stderr.write(f"{config.data} has one scenario: it is both learnt and measured on\n")
+        if is_main():
+            sys.stderr.write(f"{config.data} has one scenario: it is both learnt and measured on\n")
         return everything, HeldOut(scenarios=dataset, indices=everything)
     # Ordered by a digest of the id, so that a scenario stays held out when others are added.
     by_lot = sorted(everything, key=lambda index: zlib.crc32(dataset.scenario_ids[index].encode()))
@@ -126,6 +144,14 @@ def _split(dataset: ScenarioDataset, config: RunConfig) -> tuple[list[int], Held
 
 
 def _claim_folder(config: RunConfig, name: str) -> Path:
+    folder = _find_folder(config, name)
+    note = folder / "config.json"
+    if not note.exists():
+        note.write_text(json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n")
+    return folder
+
+
+def _find_folder(config: RunConfig, name: str) -> Path:
     if config.output is None:
         if config.resume:
             raise ValueError("--resume needs --output: the folder of the run to go on with")

@@ -1,19 +1,27 @@
 """Scenarios as a token model learns from them: tokenised once, batched at every step."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from itertools import islice
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from catk_sim.constants import NUM_STEPS
+from catk_sim.datasets.bucketing import BucketBatchSampler
+from catk_sim.datasets.schema import ScenarioSize
 from catk_sim.datatypes import RoadGraph, Scenario, TensorTree
 from catk_sim.tokens import MotionVocabulary, TokenizedLog, match_trajectory
+from catk_sim.tokens.cleaning import train_mask
 from catk_sim.tokens.matching import prepare
 from policies.smart.map_tokens import MapTokens, tokenize_map
 from policies.smart.map_vocabulary import map_vocabulary
+from trainers.distributed import share, world_size
+from trainers.seeds import seed_of
 
 SDC_RADIUS = 150.0
 """Agents at least this far (m) from the sdc are hidden in training (arXiv:2412.05334)."""
@@ -23,18 +31,29 @@ Tree = TypeVar("Tree", bound=TensorTree)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scene(TensorTree):
-    """A scenario with everything that training reads and that does not change between epochs.
+    """A scenario with everything that training reads.
 
     Attributes:
         scenario: What was logged, in float32; the log is mended and limited to the surroundings of
             the sdc, and the map is left out, since training reads it as tokens.
         tokenized: The log as tokens.
         map_tokens: The map as tokens.
+        learned: The agents that carry loss: some are drawn, anew each time that `batches` yields
+            the scene.
     """
 
     scenario: Scenario
     tokenized: TokenizedLog
     map_tokens: MapTokens
+    learned: Bool[Tensor, "*batch agents"]
+
+    def draw_learned(self, max_agents: int, seed: int) -> "Scene":
+        """Draws the agents that carry loss. See `train_mask`."""
+        log, agents = self.scenario.log, self.scenario.agents
+        generator = torch.Generator().manual_seed(seed)
+        return self.replace(
+            learned=train_mask(log, agents, max_agents=max_agents, generator=generator)
+        )
 
 
 def make_scene(scenario: Scenario, vocabulary: MotionVocabulary) -> Scene:
@@ -50,10 +69,12 @@ def make_scene(scenario: Scenario, vocabulary: MotionVocabulary) -> Scene:
         )
     scenario = scenario.to(torch.float32)
     log = prepare(scenario.log, scenario.agents, sdc_radius=SDC_RADIUS)
+    generator = torch.Generator().manual_seed(0)
     return Scene(
         scenario=scenario.replace(log=log, roadgraph=_no_map(scenario.roadgraph)),
         tokenized=match_trajectory(log, scenario.agents, vocabulary),
         map_tokens=tokenize_map(scenario.roadgraph, scenario.traffic_lights, map_vocabulary()),
+        learned=train_mask(log, scenario.agents, generator=generator),
     )
 
 
@@ -71,7 +92,9 @@ class SceneDataset(Dataset[Scene]):
 
     Args:
         scenarios: The scenarios, by index.
+        indices: Which of them.
         vocabulary: The motion vocabulary.
+        sizes: How large each of these is. By default all are taken to be alike.
         max_kept: Scenes that are kept in memory. Further ones are made anew each time.
     """
 
@@ -81,6 +104,7 @@ class SceneDataset(Dataset[Scene]):
         indices: Sequence[int],
         vocabulary: MotionVocabulary,
         *,
+        sizes: Sequence[ScenarioSize] | None = None,
         max_kept: int = 2000,
     ) -> None:
         self._scenarios = scenarios
@@ -88,6 +112,7 @@ class SceneDataset(Dataset[Scene]):
         self._vocabulary = vocabulary
         self._max_kept = max_kept
         self._kept: dict[int, Scene] = {}
+        self.sizes = [_ALIKE] * len(self._indices) if sizes is None else list(sizes)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -101,44 +126,119 @@ class SceneDataset(Dataset[Scene]):
         return scene
 
 
+_ALIKE = ScenarioSize(agents=1, steps=1, points=1, features=1, links=1, lights=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """How scenes are put into batches.
+
+    Attributes:
+        batch_size: Scenes in a batch of all processes together; fewer only where there are fewer
+            scenes in all.
+        seed: Decides the order, and with it which agents of a scene carry loss.
+        max_learned_agents: Agents of a scene that carry loss. See `train_mask`.
+        part_size: Scenes of a part at most, or None for no limit.
+        batches_per_pool: Batches that are drawn together and then cut by size. See
+            `BucketBatchSampler`.
+    """
+
+    batch_size: int
+    seed: int
+    max_learned_agents: int = 32
+    part_size: int | None = None
+    batches_per_pool: int = 1
+
+
 def batches(
-    scenes: SceneDataset, *, batch_size: int, seed: int, first: int, workers: int = 0
-) -> Iterator[Scene]:
-    """Yields batches without end, every scene once an epoch.
+    scenes: SceneDataset, plan: BatchPlan, *, first: int = 0, workers: int = 0
+) -> Iterator[list[Scene]]:
+    """Yields batches without end, every scene once an epoch: of each, this process's share.
+
+    What a batch holds depends on nothing but the scenes, the plan and its number, and on no other
+    random draw: not on the number of processes, nor on how the share of each is cut into parts.
 
     Args:
         scenes: What to draw from.
-        batch_size: Scenes in a batch; fewer only where there are fewer scenes in all.
-        seed: Decides the order.
+        plan: Into what batches.
         first: Batches to leave out at the start, because a resumed run has seen them.
         workers: Processes that make scenes ahead of time; with 0, they are made when needed.
+
+    Yields:
+        The share, in parts that are worked through one after the other.
+
+    Raises:
+        ValueError: There are fewer scenes in a batch than processes.
     """
-    yield from DataLoader(
-        scenes,
-        batch_sampler=_Order(len(scenes), min(batch_size, len(scenes)), seed, first),
-        collate_fn=collate_scenes,
-        num_workers=workers,
+    batch_size = min(plan.batch_size, len(scenes))
+    if batch_size < world_size():
+        raise ValueError(
+            f"wanted a scene in each batch for each of {world_size()} processes, got "
+            f"{batch_size} in all"
+        )
+    share_size = len(share(range(batch_size)))
+    num_parts = math.ceil(share_size / (plan.part_size or share_size))
+    parts = iter(
+        DataLoader(
+            _Drawn(scenes, plan.max_learned_agents),
+            batch_sampler=_Order(scenes.sizes, plan, batch_size, num_parts, first),
+            collate_fn=collate_scenes,
+            num_workers=workers,
+        )
     )
+    while True:
+        yield list(islice(parts, num_parts))
 
 
-class _Order(Sampler[list[int]]):
-    """The scenes of each batch, from some batch on. It depends on nothing but the arguments."""
+class _Draw(NamedTuple):
+    """A scene of a batch, and the seed of what is drawn for it."""
 
-    def __init__(self, num_scenes: int, size: int, seed: int, first: int) -> None:
-        self._num_scenes = num_scenes
-        self._size = size
-        self._seed = seed
+    scene: int
+    seed: int
+
+
+class _Drawn(Dataset[Scene]):
+    """Scenes with the agents that carry loss drawn."""
+
+    def __init__(self, scenes: SceneDataset, max_learned_agents: int) -> None:
+        self._scenes = scenes
+        self._max_learned_agents = max_learned_agents
+
+    def __getitem__(self, draw: _Draw) -> Scene:
+        return self._scenes[draw.scene].draw_learned(self._max_learned_agents, draw.seed)
+
+
+class _Order(Sampler[list[_Draw]]):
+    """The scenes of each part of this process's shares, from some batch on."""
+
+    def __init__(
+        self,
+        sizes: Sequence[ScenarioSize],
+        plan: BatchPlan,
+        batch_size: int,
+        num_parts: int,
+        first: int,
+    ) -> None:
+        self._batches = BucketBatchSampler(
+            sizes,
+            batch_size,
+            seed=plan.seed,
+            batches_per_pool=plan.batches_per_pool,
+            drop_last=True,
+        )
+        self._seed = plan.seed
+        self._num_parts = num_parts
         self._first = first
 
-    def __iter__(self) -> Iterator[list[int]]:
-        per_epoch = self._num_scenes // self._size
-        epoch, position = divmod(self._first, per_epoch)
+    def __iter__(self) -> Iterator[list[_Draw]]:
+        number = self._first
+        self._batches.seek(*divmod(number, self._batches.batches_per_epoch))
         while True:
-            generator = torch.Generator().manual_seed(self._seed + epoch)
-            order = torch.randperm(self._num_scenes, generator=generator).tolist()
-            for start in range(position * self._size, per_epoch * self._size, self._size):
-                yield order[start : start + self._size]
-            epoch, position = epoch + 1, 0
+            for batch in self._batches:
+                mine = [_Draw(index, seed_of(self._seed, number, index)) for index in share(batch)]
+                for part in range(self._num_parts):
+                    yield mine[part :: self._num_parts]
+                number += 1
 
 
 def collate_scenes(scenes: Sequence[Tree]) -> Tree:

@@ -4,6 +4,8 @@ The cache's folder grows in this order, each file whole or absent: `job.json`, w
 converted; the shards of a part of the source, then the part's report in `reports/`; and when all
 reports are there, `skipped.json` and `index.json`. A conversion that is started again redoes the
 parts that have no report. Every file depends on the job alone, so it comes out the same.
+
+A team of processes, of several machines that share the folder, deals out the parts.
 """
 
 import fcntl
@@ -11,7 +13,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -46,6 +48,24 @@ class Conversion:
     skipped: list[str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Team:
+    """The processes that make a cache together.
+
+    Attributes:
+        rank: Which of them this is, from 0. The first claims the folder and finishes the cache.
+        size: How many they are.
+        wait: Returns when all have called it.
+    """
+
+    rank: int
+    size: int
+    wait: Callable[[], object]
+
+
+ALONE = Team(rank=0, size=1, wait=lambda: None)
+
+
 class _Job(NamedTuple):
     """What the bytes of a cache depend on. Its fields are named in errors."""
 
@@ -64,6 +84,7 @@ def convert(
     on_error: Literal["raise", "skip"] = "raise",
     scenarios_per_shard: int = 64,
     show_progress: bool = False,
+    team: Team = ALONE,
 ) -> Conversion:
     """Makes a cache of a source, or finishes one that was begun.
 
@@ -72,11 +93,12 @@ def convert(
     Args:
         source: What to convert. Its `on_error` is not asked.
         folder: A new or empty folder, or one where a conversion of the same source was started.
-        workers: How many processes read.
+        workers: How many processes read for this one.
         on_error: Whether what cannot be read, and an id that comes again, stops the conversion or
             is left out. What was left out is listed in `skipped.json`.
         scenarios_per_shard: At most so many scenarios go into a shard.
         show_progress: Whether to show a progress bar on a terminal.
+        team: Who calls this, all with the same arguments.
 
     Raises:
         DataError: If a scenario cannot be read or its id comes again, and `on_error` is "raise";
@@ -88,8 +110,12 @@ def convert(
             f"{scenarios_per_shard}"
         )
     folder, skip = Path(folder), on_error == "skip"
-    with _only_process(folder):
-        _start(folder, _Job(VERSION, *source.fingerprint(), scenarios_per_shard))
+    job, is_first_rank = _Job(VERSION, *source.fingerprint(), scenarios_per_shard), team.rank == 0
+    with _only_process(folder) if is_first_rank else nullcontext():
+        if is_first_rank:
+            _start(folder, job)
+        team.wait()
+        _check_job(folder, job)
         if not (folder / INDEX_NAME).exists():
             (folder / REPORTS_NAME).mkdir(exist_ok=True)
             tasks = [
@@ -98,11 +124,13 @@ def convert(
             ]
             disable = None if show_progress else True  # None: unless on a terminal.
             with tqdm(total=source.num_scenarios, unit=" scenarios", disable=disable) as bar:
-                index, skipped = _merge(_convert_all(tasks, workers, bar.update))
-            if not index.entries:
-                raise DataError(f"no scenario could be read: {'; '.join(skipped[:3])}", source.name)
-            write_json(folder / SKIPPED_NAME, skipped)
-            index.write(folder)
+                if team.size > 1:
+                    _convert_all(tasks[team.rank :: team.size], workers, bar.update)
+                    team.wait()
+                    bar.reset()
+                if is_first_rank:
+                    _write_index(folder, _convert_all(tasks, workers, bar.update), source.name)
+        team.wait()
         return _finish(folder, skip)
 
 
@@ -125,7 +153,7 @@ def _only_process(folder: Path) -> Iterator[None]:
 
 
 def _start(folder: Path, job: _Job) -> None:
-    """Claims the folder for a job, and sweeps up after one that was killed."""
+    """Claims the folder for a job, unless it is begun, and sweeps up after one that was killed."""
     path = folder / JOB_NAME
     others = [one.name for one in folder.iterdir() if not one.name.endswith(UNFINISHED_SUFFIX)]
     if not path.exists() and others:
@@ -135,6 +163,12 @@ def _start(folder: Path, job: _Job) -> None:
         unfinished.unlink()
     if not path.exists():
         write_json(path, job._asdict())
+
+
+def _check_job(folder: Path, job: _Job) -> None:
+    path = folder / JOB_NAME
+    if not path.exists():
+        raise DataError(f"wanted a folder that all processes share, got no {JOB_NAME}", str(folder))
     started = dict(read_json(path))
     different = [name for name, value in job._asdict().items() if started.get(name) != value]
     if different:
@@ -186,6 +220,14 @@ def _merge(reports: Sequence[Report]) -> tuple[CacheIndex, list[str]]:
                 merged.entries.append(entry._replace(shard=entry.shard + len(merged.shards)))
         merged.shards.extend(report.index.shards)
     return merged, [str(error) for error in errors]
+
+
+def _write_index(folder: Path, reports: Sequence[Report], source: str) -> None:
+    index, skipped = _merge(reports)
+    if not index.entries:
+        raise DataError(f"no scenario could be read: {'; '.join(skipped[:3])}", source)
+    write_json(folder / SKIPPED_NAME, skipped)
+    index.write(folder)
 
 
 def _finish(folder: Path, skip: bool) -> Conversion:

@@ -1,20 +1,36 @@
-"""Command: makes a cache of scenarios, `python -m catk_sim.datasets.prepare SRC DST`."""
+"""Command: makes a cache of scenarios, `python -m catk_sim.datasets.prepare SRC DST`.
+
+On machines that share a disk, `torchrun --nnodes 4 ... -m catk_sim.datasets.prepare SRC DST` deals
+the files out.
+"""
 
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from torch import distributed as dist
 
-from catk_sim.datasets.conversion import SKIPPED_NAME, Conversion, convert
+from catk_sim.datasets.conversion import ALONE, SKIPPED_NAME, Conversion, Team, convert
 from catk_sim.datasets.sources import ACCEPTED, open_scenarios
 
 FAILED = 1
 SKIPPED = 3
 """Exit code of a cache that is complete but for what was skipped."""
+
+PATIENCE = timedelta(days=7)
+"""How long a process that has done its share waits for the others."""
+
+
+def _num_processors() -> int:
+    """Tells how many processors each process of this machine has."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +43,8 @@ class PrepareConfig:
     destination: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
     """The folder to make."""
 
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """How many processes read."""
+    workers: int = field(default_factory=_num_processors)
+    """How many processes read. Under torchrun, for each that it starts."""
 
     on_error: Literal["raise", "skip"] = "raise"
     """Whether what cannot be read stops everything, or is left out and listed."""
@@ -48,19 +64,33 @@ def main(arguments: list[str] | None = None) -> int:
     config = tyro.cli(PrepareConfig, args=arguments, description=description)
     start = time.perf_counter()
     try:
-        made = convert(
-            open_scenarios(config.source),
-            config.destination,
-            workers=config.workers,
-            on_error=config.on_error,
-            scenarios_per_shard=config.scenarios_per_shard,
-            show_progress=True,
-        )
+        with _team() as team:
+            made = convert(
+                open_scenarios(config.source),
+                config.destination,
+                workers=config.workers,
+                on_error=config.on_error,
+                scenarios_per_shard=config.scenarios_per_shard,
+                show_progress=team.rank == 0,
+                team=team,
+            )
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"{error}\n")
         return FAILED
-    _report(made, time.perf_counter() - start)
+    if team.rank == 0:
+        _report(made, time.perf_counter() - start)
     return SKIPPED if made.skipped else 0
+
+
+@contextmanager
+def _team() -> Iterator[Team]:
+    """Meets the other processes of torchrun, if it has started this one."""
+    if not dist.is_torchelastic_launched():
+        yield ALONE
+        return
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    yield Team(rank=dist.get_rank(), size=dist.get_world_size(), wait=dist.barrier)
+    dist.destroy_process_group()
 
 
 def _report(made: Conversion, seconds: float) -> None:

@@ -1,9 +1,12 @@
+import copy
+
 import pytest
 import torch
+from torch import Tensor
 
 from catk_sim.constants import HISTORY_MARKS
 from policies.smart.model import SMART
-from trainers.bc import behavior_cloning_loss
+from trainers.bc import behavior_cloning_loss, checkpoint_attention
 from trainers.configs import FitConfig
 from trainers.scenes import Scene
 
@@ -15,7 +18,8 @@ def test_the_loss_starts_near_that_of_guessing(model: SMART, batch: Scene) -> No
 
 
 def test_only_known_moves_of_chosen_agents_count(model: SMART, batch: Scene) -> None:
-    _, numbers = behavior_cloning_loss(model, batch, FitConfig(max_trained_agents=1))
+    few = batch.draw_learned(max_agents=1, seed=0)
+    _, numbers = behavior_cloning_loss(model, few, FitConfig())
     # The roles: the sdc of the drawn scene, and sdc and agents to predict of the other.
     agents = batch.scenario.agents
     chosen = (agents.is_sdc | agents.to_predict | agents.of_interest) & agents.valid
@@ -33,6 +37,32 @@ def test_a_batch_without_known_moves_has_loss_zero(model: SMART, batch: Scene) -
     loss.backward()
     assert loss.item() == 0
     assert numbers["moves"] == 0
+
+
+def loss_and_kept_bytes(model: SMART, batch: Scene) -> tuple[float, int]:
+    """Trains a step, with dropout. Returns the loss, and the memory kept for the gradient."""
+    kept = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    torch.manual_seed(0)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss, _ = behavior_cloning_loss(model.train(), batch, FitConfig())
+    loss.backward()
+    return loss.item(), sum(kept.values())
+
+
+def test_gradient_checkpointing_keeps_less_and_changes_nothing(model: SMART, batch: Scene) -> None:
+    other = copy.deepcopy(model)
+    checkpoint_attention(other)
+    loss, kept = loss_and_kept_bytes(model, batch)
+    same_loss, kept_less = loss_and_kept_bytes(other, batch)
+    assert same_loss == loss
+    assert kept_less < 0.8 * kept
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(two.grad, one.grad, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.slow

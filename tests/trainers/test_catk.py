@@ -1,10 +1,12 @@
 """CAT-K: what the rollout oracle visits, and what is learnt from it."""
 
+import pytest
 import torch
 
 from catk_sim.constants import HISTORY_MARKS
 from catk_sim.tokens import MotionVocabulary
 from policies.smart.model import SMART
+from trainers.bc import token_loss
 from trainers.catk import RolloutOracle, VisitedStates, catk_loss
 from trainers.configs import FitConfig
 from trainers.scenes import Scene
@@ -82,3 +84,19 @@ def test_the_gradient_reaches_what_is_fine_tuned(model: SMART, batch: Scene) -> 
     loss.backward()
     assert numbers["moves"] > 0
     assert all(parameter.grad is not None for parameter in model.fine_tuning_parameters())
+
+
+def test_the_loss_is_that_of_the_visited_states_read_anew(model: SMART, batch: Scene) -> None:
+    oracle = RolloutOracle(model.vocabulary, 4, CPU)
+    trained, config = model.eval().fine_tuning_parameters(), FitConfig(label_smoothing=0.1)
+    loss, numbers = catk_loss(model, batch, oracle, config)
+    visited = oracle.drive(model, batch)
+    anew, expected = token_loss(
+        model, batch, visited.tokens, visited.recovery_token, visited.recovery_valid, config
+    )
+    assert numbers == pytest.approx(expected)
+    torch.testing.assert_close(loss, anew, atol=1e-4, rtol=0)
+    for mine, theirs in zip(
+        torch.autograd.grad(loss, trained), torch.autograd.grad(anew, trained), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-2)

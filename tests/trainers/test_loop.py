@@ -1,8 +1,9 @@
 """The loop on a model so small that its steps can be followed."""
 
+import dataclasses
 import itertools
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,22 +11,29 @@ import torch
 from torch import Tensor, nn
 
 from trainers.configs import FitConfig, OptimizerConfig
-from trainers.loop import Stage, fit, pick_device, seed_of
+from trainers.loop import Stage, fit, pick_device
 from trainers.run_log import read_log
+from trainers.seeds import seed_of
 
 
 class KilledError(Exception):
     """Stands for SIGKILL: nothing after it runs."""
 
 
-def batches(first: int) -> Iterator[Tensor]:
+def batches(first: int) -> Iterator[list[Tensor]]:
     for step in itertools.count(first):
-        yield torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+        yield [torch.randn(8, 3, generator=torch.Generator().manual_seed(step))]
 
 
-def model() -> nn.Module:
+def cut_batches(first: int) -> Iterator[list[Tensor]]:
+    """The same in parts of 5, 2 and 1."""
+    for [batch] in batches(first):
+        yield list(batch.split([5, 2, 1]))
+
+
+def model(*, dropout: float = 0.5) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+    return nn.Sequential(nn.Linear(3, 4), nn.Dropout(dropout), nn.Linear(4, 1))
 
 
 def stage(
@@ -35,6 +43,7 @@ def stage(
     killed_at: int = -1,
     interrupted_at: int = -1,
     seed: int = 0,
+    batches: Callable[[int], Iterator[list[Tensor]]] = batches,
 ) -> Stage[Tensor]:
     calls = itertools.count()
 
@@ -44,7 +53,8 @@ def stage(
             raise KilledError
         if call == interrupted_at:
             signal.raise_signal(signal.SIGINT)
-        return (network(batch) - batch.sum(-1, keepdim=True)).square().mean(), {}
+        error = (network(batch) - batch.sum(-1, keepdim=True)).square().mean()
+        return error, {"moves": float(len(batch)), "height": batch.mean().item()}
 
     return Stage(
         name="toy",
@@ -60,6 +70,11 @@ def stage(
     )
 
 
+def curve(run: Path, name: str) -> list[float]:
+    """A number of each step."""
+    return [record[name] for record in read_log(run / "log.jsonl") if "loss" in record]
+
+
 def weights(network: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
@@ -72,6 +87,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     fit(resumed, stage(tmp_path / "killed", resumed))
     assert torch.equal(weights(resumed), weights(whole))
     assert read_log(tmp_path / "killed/log.jsonl") == read_log(tmp_path / "whole/log.jsonl")
+
+
+def test_a_batch_in_parts_teaches_what_it_teaches_whole(tmp_path: Path) -> None:
+    whole, parted = model(dropout=0.0), model(dropout=0.0)
+    fit(whole, stage(tmp_path / "whole", whole))
+    fit(parted, stage(tmp_path / "parted", parted, batches=cut_batches))
+    # The order of sums differs.
+    torch.testing.assert_close(weights(parted), weights(whole), rtol=1e-5, atol=1e-6)
+    for name in ("loss", "height", "moves", "gradient_norm"):
+        whole_curve = curve(tmp_path / "whole", name)
+        assert curve(tmp_path / "parted", name) == pytest.approx(whole_curve, rel=1e-5)
 
 
 def test_a_finished_stage_has_nothing_left_to_do(tmp_path: Path) -> None:
@@ -94,6 +120,17 @@ def test_the_log_has_every_step_and_every_validation(tmp_path: Path) -> None:
     records = read_log(tmp_path / "log.jsonl")
     assert [record["step"] for record in records if "loss" in record] == list(range(1, 13))
     assert [record["step"] for record in records if "validated" in record] == [6, 12]
+
+
+def test_validation_has_the_memory_of_the_gradients(tmp_path: Path) -> None:
+    network, kept = model(), []
+
+    def validate() -> dict[str, float]:
+        kept.append([parameter.grad for parameter in network.parameters()])
+        return {}
+
+    fit(network, dataclasses.replace(stage(tmp_path, network), validate=validate))
+    assert kept == [[None] * 4] * 2
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:

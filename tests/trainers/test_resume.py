@@ -1,6 +1,7 @@
 """A killed run that is resumed, against one that was not."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tests.trainers.test_cli import TINY
 from trainers import catk
 from trainers.cli import parse_preset
 from trainers.configs import CatKConfig, FitConfig
+from trainers.losses import score_moves
 from trainers.presets import CATK_PRESETS
 from trainers.resume import Progress, load_training_state, save_training_state
 
@@ -32,17 +34,16 @@ def config(folder: Path, *, resume: bool = False) -> CatKConfig:
 def killed_after(losses: int, monkeypatch: pytest.MonkeyPatch, config: CatKConfig) -> None:
     """Runs until the losses of both stages were asked for so many times."""
     left = [losses]
-    whole = catk.token_loss
 
-    def loss(*args: object) -> tuple[Tensor, dict[str, float]]:
+    def loss(*args: Any, **options: Any) -> tuple[Tensor, dict[str, float]]:
         left[0] -= 1
         if left[0] < 0:
             raise KilledError
-        return whole(*args)  # pyright: ignore[reportArgumentType]
+        return score_moves(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("trainers.bc.token_loss", loss)
-        patch.setattr("trainers.catk.token_loss", loss)
+        patch.setattr("trainers.bc.score_moves", loss)
+        patch.setattr("trainers.catk.score_moves", loss)
         with pytest.raises(KilledError):
             catk.train(config)
 

@@ -14,7 +14,8 @@ import pytest
 
 from catk_sim.datasets import DataError, open_scenarios, prepare_if_needed
 from catk_sim.datasets.cache import ScenarioCache
-from catk_sim.datasets.conversion import Conversion, convert
+from catk_sim.datasets.conversion import Conversion, Team, convert
+from catk_sim.datasets.part_conversion import Task, convert_parts
 from catk_sim.datasets.prepare import FAILED, SKIPPED, main
 from tests.catk_sim.datasets.arbitrary import assert_equal
 from tests.catk_sim.datasets.files import write_gpudrive, write_tfrecord
@@ -151,6 +152,82 @@ def ends(group: int) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+def convert_together(source: Path, folder: Path, **options: Any) -> list[Conversion | Exception]:
+    """Converts in three threads, which stand for processes. Returns what each made or raised."""
+    barrier = threading.Barrier(3)
+    results: dict[int, Conversion | Exception] = {}
+
+    def run(rank: int) -> None:
+        team = Team(rank=rank, size=3, wait=barrier.wait)
+        try:
+            results[rank] = convert(open_scenarios(source), folder, team=team, **options)
+        except (DataError, threading.BrokenBarrierError) as error:
+            # As the launcher does, which ends the others.
+            barrier.abort()
+            results[rank] = error
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [results[rank] for rank in range(3)]
+
+
+def test_a_team_makes_the_cache_that_one_process_makes(source: Path, tmp_path: Path):
+    write_tfrecord(source / "3.tfrecord", ["3-0", "3-1"])
+    whole = convert(open_scenarios(source), tmp_path / "whole", scenarios_per_shard=2)
+    made = convert_together(source, tmp_path / "cache", scenarios_per_shard=2)
+    assert (
+        made
+        == [Conversion(folder=tmp_path / "cache", num_scenarios=whole.num_scenarios, skipped=[])]
+        * 3
+    )
+    assert files_of(tmp_path / "cache") == files_of(tmp_path / "whole")
+    assert convert_together(source, tmp_path / "cache", scenarios_per_shard=2) == made
+
+
+def test_each_of_a_team_converts_its_share(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shares = []
+
+    def note(tasks: list[Task], *others: Any) -> None:
+        shares.append([task.number for task in tasks])
+        convert_parts(tasks, *others)
+
+    monkeypatch.setattr("catk_sim.datasets.conversion.convert_parts", note)
+    write_tfrecord(source / "3.tfrecord", ["3-0"])
+    convert_together(source, tmp_path / "cache")
+    # When all are done the first process finds nothing left.
+    assert sorted(shares) == [[], [0, 3], [1], [2]]
+
+
+def test_an_id_that_two_of_a_team_find_is_an_error(source: Path, tmp_path: Path):
+    write_tfrecord(source / "3.tfrecord", ["1-0"])
+    first, *_ = convert_together(source, tmp_path / "cache")
+    assert "scenario 1-0 has come before" in str(first)
+    assert not (tmp_path / "cache" / "index.json").exists()
+
+
+def test_a_team_without_a_shared_disk_is_refused(source: Path, tmp_path: Path):
+    (tmp_path / "cache").mkdir()
+    team = Team(rank=1, size=2, wait=lambda: None)
+    with pytest.raises(DataError, match="wanted a folder that all processes share"):
+        convert(open_scenarios(source), tmp_path / "cache", team=team)
+
+
+@pytest.mark.slow
+def test_torchrun_deals_the_files_out(source: Path, tmp_path: Path):
+    folder = tmp_path / "cache"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "catk_sim.datasets.prepare", source, folder]
+    done = subprocess.run([*command, "--workers", "1"], check=True, capture_output=True, text=True)
+    assert done.stdout.count("13 scenarios") == 1
+    convert(open_scenarios(source), tmp_path / "whole")
+    assert files_of(folder) == files_of(tmp_path / "whole")
 
 
 class Killed(BaseException):
