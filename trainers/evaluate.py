@@ -8,7 +8,6 @@ have not learnt from. Processes that `torchrun` starts share them.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from rich.table import Table
 
 from catk_sim.datasets.scenario_dataset import prepare_if_needed
 from catk_sim.datasets.whole_file import whole_file
+from catk_sim.metrics.sim_agents.realism import without_nan
 from catk_sim.rollout import Policy
 from catk_sim.tokens import MotionVocabulary
 from policies.checkpoint import load_checkpoint
@@ -39,13 +39,13 @@ Figures = dict[str, Any]
 
 COLUMNS = {
     "realism": ("sim_agents", "bucketed", "realism_meta_metric"),
+    "kinematic": ("sim_agents", "bucketed", "kinematic_metrics"),
+    "interactive": ("sim_agents", "bucketed", "interactive_metrics"),
+    "map-based": ("sim_agents", "bucketed", "map_based_metrics"),
     "ADE (m)": ("all", "ade"),
     "minADE (m)": ("all", "min_ade"),
     "collision": ("all", "collision_rate"),
     "off-road, vehicles": ("vehicle", "offroad_rate"),
-    "ADE, vehicles (m)": ("vehicle", "ade"),
-    "ADE, pedestrians (m)": ("pedestrian", "ade"),
-    "ADE, cyclists (m)": ("cyclist", "ade"),
 }
 """What the printed table shows: the heading, and where the figure is."""
 
@@ -172,14 +172,7 @@ def write_json(path: Path, content: object) -> None:
     """Writes a JSON file, all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
-
-
-def _without_nan(content: Any) -> Any:
-    """Replaces what is not defined by null: JSON has no NaN."""
-    if isinstance(content, dict):
-        return {name: _without_nan(value) for name, value in content.items()}
-    return None if isinstance(content, float) and math.isnan(content) else content
+        unfinished.write_text(json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n")
 
 
 def main(args: list[str]) -> None:

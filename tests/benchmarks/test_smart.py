@@ -15,6 +15,7 @@ Weights are random. In the open-loop pass states of the last mark are not read.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -193,7 +194,7 @@ def measure_alone(*arguments: object) -> Cost:
     return Cost(**json.loads(done.stdout.splitlines()[-1]))
 
 
-Results = list[tuple[str, str, Cost, Cost]]
+Results = list[tuple[str, str, Cost, Cost | None]]
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +227,12 @@ def results(data: str) -> Iterator[Results]:
             ]
         table.add_row(
             *(size, work, f"{one.cpu_seconds:.3f}", *ratios[:2]),
-            *(f"{one.peak_gigabytes:.2f}", *ratios[2:], f"{two.wall_seconds:.3f}", one.note),
+            *(
+                f"{one.peak_gigabytes:.2f}",
+                *ratios[2:],
+                f"{two.wall_seconds:.3f}" if two else "(busy)",
+                one.note,
+            ),
         )
     Console(width=200, file=sys.__stdout__).print(table)
 
@@ -237,7 +243,8 @@ def test_smart(
 ) -> None:
     rounds = 1 if work == "32 rollouts" else 4
     one = benchmark.pedantic(measure_alone, (data, work, size, 1, rounds))
-    two = measure_alone(data, work, size, 2, 1)
+    # On a busy machine threads wait for each other, many times as long as they work.
+    two = measure_alone(data, work, size, 2, 1) if os.getloadavg()[0] < 1.5 else None
     benchmark.extra_info |= {"cpu_seconds": one.cpu_seconds, "peak_gb": one.peak_gigabytes}
     results.append((size, work, one, two))
 

@@ -21,7 +21,8 @@ from catk_sim.datatypes import Scenario
 from catk_sim.metrics.box_trajectory import BoxTrajectory
 from catk_sim.metrics.sim_agents.config import VERSIONS, SimAgentsConfig, sim_agents_config
 from catk_sim.metrics.sim_agents.joint_scenes import JointScenes, generated_scenes
-from catk_sim.metrics.sim_agents.metric import SimAgentsMetric
+from catk_sim.metrics.sim_agents.metric import DEFAULT_MAX_MEMORY, SimAgentsMetric
+from catk_sim.metrics.sim_agents.realism import without_nan
 from catk_sim.metrics.sim_agents.scene import EvaluatedScene
 
 FAILED = 2
@@ -49,9 +50,9 @@ class ScoreConfig:
     """Which scenario was simulated. Needed if SCENARIOS holds several."""
 
     json: bool = False
-    """Prints one JSON object instead of a table."""
+    """Prints one JSON object instead of a table. What is not defined is null in it."""
 
-    max_memory: int = 512
+    max_memory: int = DEFAULT_MAX_MEMORY >> 20
     """How many MiB the work may take, roughly."""
 
 
@@ -70,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return FAILED
     if config.json:
-        sys.stdout.write(json.dumps(record) + "\n")
+        sys.stdout.write(json.dumps(without_nan(record), allow_nan=False) + "\n")
     else:
         _print_table(record)
     return 0

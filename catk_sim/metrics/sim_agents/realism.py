@@ -3,8 +3,10 @@
 Montali et al., "The Waymo Open Sim Agents Challenge", arXiv:2305.12032, section 3.3.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -191,6 +193,13 @@ def leave_one_out(
     whole = {name: table.likelihood() for name, table in tables.items()}
     without = {name: table.likelihood_without_each() for name, table in tables.items()}
     return LeaveOneOut(realism=_metametric(whole, config), without=_metametric(without, config))
+
+
+def without_nan(content: Any) -> Any:
+    """Replaces what is not defined by None, in nested records: JSON has no NaN."""
+    if isinstance(content, dict):
+        return {name: without_nan(value) for name, value in content.items()}
+    return None if isinstance(content, float) and math.isnan(content) else content
 
 
 def _metametric(

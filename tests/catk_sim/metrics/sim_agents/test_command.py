@@ -1,10 +1,13 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from catk_sim.datasets.sources import open_scenarios
+from catk_sim.datatypes import AgentType, Scenario
 from catk_sim.metrics.sim_agents.__main__ import FAILED, main
 from catk_sim.metrics.sim_agents.scene import EvaluatedScene
 from tests.catk_sim.metrics.sim_agents.goldens import SCENARIO_ID, SCENARIOS, golden_json
@@ -106,3 +109,20 @@ def test_a_scenario_is_found_by_its_id(rollouts: Path, capsys: pytest.CaptureFix
 
     assert main(["synthetic:2:5", str(rollouts), "--scenario-id", first, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["scenario"]["scenario_id"] == first
+
+
+def test_what_is_not_defined_is_null_in_json(
+    rollouts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def without_vehicles(source: str) -> Iterator[Scenario]:
+        for scenario in open_scenarios(source):
+            everybody = torch.full_like(scenario.agents.type, AgentType.PEDESTRIAN)
+            yield scenario.replace(agents=scenario.agents.replace(type=everybody))
+
+    monkeypatch.setattr("catk_sim.metrics.sim_agents.__main__.open_scenarios", without_vehicles)
+
+    assert main([SYNTHETIC, str(rollouts), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert record["scenario"]["time_to_collision_likelihood"] is None
+    assert record["bucketed"]["realism_meta_metric"] is None
+    assert record["scenario"]["linear_speed_likelihood"] > 0
