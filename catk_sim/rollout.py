@@ -50,6 +50,18 @@ def sim_agents(scenario: Scenario) -> Bool[Tensor, "*batch agents"]:
     return scenario.agents.valid & scenario.log.valid[..., CURRENT_STEP]
 
 
+def without_late_agents(scenario: Scenario) -> Scenario:
+    """Hides agents that are absent at the current step from the steps after it.
+
+    Whoever is not simulated follows the log. To see such agents come is to see the future, which
+    the Sim Agents Challenge forbids, and its scores do not know them.
+    """
+    log = scenario.log
+    step = torch.arange(log.num_steps, device=log.valid.device)
+    valid = log.valid & (sim_agents(scenario)[..., None] | (step <= CURRENT_STEP))
+    return scenario.replace(log=log.replace(valid=valid))
+
+
 def rollout(
     policy: Policy[Memory],
     scenario: Scenario,

@@ -15,7 +15,7 @@ from catk_sim.metrics.sim_agents.joint_scenes import JointScenes
 from catk_sim.metrics.sim_agents.metric import PreparedScene, SimAgentsMetric
 from catk_sim.metrics.sim_agents.realism import SimAgentsMetrics
 from catk_sim.metrics.summary import RolloutSummary, summarize_rollouts
-from catk_sim.rollout import Policy, rollout
+from catk_sim.rollout import Policy, rollout, without_late_agents
 from trainers.configs import RolloutConfig
 from trainers.distributed import gather_shares, is_main, share, world_size
 from trainers.scenes import Scenarios
@@ -52,8 +52,8 @@ class Benchmark:
         return [self.scenarios[index] for index in self.indices[start : start + size]]
 
     def simulated(self, scenarios: Sequence[Scenario]) -> Scenario:
-        """Makes a batch ready to simulate."""
-        return collate(scenarios).to(torch.float32).to(self.device)
+        """Makes a batch ready to simulate: float32, without agents that come later."""
+        return without_late_agents(collate(scenarios)).to(torch.float32).to(self.device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from catk_sim.constants import FUTURE_STEPS, HISTORY_STEPS, NUM_STEPS
+from catk_sim.constants import CURRENT_STEP, FUTURE_STEPS, HISTORY_STEPS, NUM_STEPS
 from catk_sim.datasets.batching import collate
 from catk_sim.datatypes import Action, SimState, TensorTree
 from catk_sim.dynamics import DeltaLocal, DynamicsModel, TokenDynamics
-from catk_sim.rollout import Policy, rollout, sim_agents
+from catk_sim.rollout import Policy, rollout, sim_agents, without_late_agents
 from tests.catk_sim.envs import variations
 from tests.scenes import arc_vocabulary, straight_road
 
@@ -133,3 +133,17 @@ def test_a_log_of_eleven_steps_can_be_simulated_on() -> None:
 
 def test_policies_are_known_by_what_they_offer() -> None:
     assert isinstance(Eastward(), Policy)
+
+
+def test_agents_that_come_later_can_be_hidden() -> None:
+    scenario = straight_road()
+    valid = scenario.log.valid.clone()
+    valid[1, :20], valid[1, 20:] = False, True
+    valid[2, CURRENT_STEP], valid[2, :CURRENT_STEP] = False, True
+    valid[0] = True
+    hidden = without_late_agents(scenario.replace(log=scenario.log.replace(valid=valid))).log.valid
+
+    assert hidden[0].all()
+    assert not hidden[1].any()
+    assert torch.equal(hidden[2, :CURRENT_STEP], valid[2, :CURRENT_STEP])
+    assert not hidden[2, CURRENT_STEP:].any()

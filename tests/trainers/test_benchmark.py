@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from catk_sim.constants import CURRENT_STEP, HISTORY_STEPS
 from catk_sim.datasets.synthetic import generate_scenario
 from catk_sim.datatypes import Scenario
 from catk_sim.metrics.sim_agents import JointScenes, SimAgentsMetric
@@ -158,3 +159,13 @@ def test_the_version_may_be_chosen(scenarios: list[Scenario]):
     figures = evaluator.measure(POLICIES, show_progress=False)["log_replay"].figures()["sim_agents"]
     assert figures["version"] == "2023"
     assert "traffic_light_violation_likelihood" not in figures["mean"]
+
+
+def test_nobody_is_seen_who_comes_later(scenarios: list[Scenario]):
+    """Policies would see the future, and Waymo's metric does not know such agents."""
+    benchmark = benchmark_of(scenarios)
+    for batch, driven in drive(POLICIES["constant_velocity"], benchmark):
+        present = batch.log.valid[..., CURRENT_STEP]
+        assert not driven.simulated.valid[..., HISTORY_STEPS:][:, ~present].any()
+    late = [one.log.valid[:, HISTORY_STEPS:].any(-1) & ~one.log.valid[:, 10] for one in scenarios]
+    assert any(each.any() for each in late)
