@@ -14,6 +14,7 @@ from catk_sim.metrics.sim_agents.config import SimAgentsConfig
 from catk_sim.metrics.sim_agents.joint_scenes import JointScenes
 from catk_sim.metrics.sim_agents.metric import PreparedScene, SimAgentsMetric
 from catk_sim.metrics.sim_agents.realism import SimAgentsMetrics
+from catk_sim.metrics.sim_agents.scene import UnscorableError
 from catk_sim.metrics.summary import RolloutSummary, summarize_rollouts
 from catk_sim.rollout import Policy, rollout, without_late_agents
 from trainers.configs import RolloutConfig
@@ -214,7 +215,7 @@ def _prepare(
     rows, unscored = list(range(len(scenarios))), {}
     try:
         prepared = metric.prepare(collate(scenarios).to(benchmark.device))
-    except ValueError:
+    except UnscorableError:
         # It is not defined for some of them. One at a time, to learn which.
         rows, unscored = _scorable(metric, scenarios)
         scorable = [scenarios[row] for row in rows]
@@ -232,6 +233,6 @@ def _scorable(
         try:
             metric.prepare(scenario)
             rows.append(row)
-        except ValueError as error:
+        except UnscorableError as error:
             unscored[scenario.scenario_id[0]] = str(error)
     return rows, unscored

@@ -111,7 +111,7 @@ class RolloutConfig:
     temperature: float = 1.0
     """Divides the logits before sampling."""
 
-    metric_version: Literal["2023", "2024", "2025"] = "2025"
+    metric_version: Literal["2023", "2024", "2024_pkg164", "2025"] = "2025"
     """Year of the Sim Agents metric."""
 
     def __post_init__(self) -> None:

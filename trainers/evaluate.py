@@ -20,7 +20,7 @@ from rich.table import Table
 
 from catk_sim.datasets.scenario_dataset import prepare_if_needed
 from catk_sim.datasets.whole_file import whole_file
-from catk_sim.metrics.sim_agents.realism import without_nan
+from catk_sim.metrics.sim_agents.realism import finite_or_none
 from catk_sim.rollout import Policy
 from catk_sim.tokens import MotionVocabulary
 from policies.checkpoint import load_checkpoint
@@ -139,7 +139,7 @@ def print_table(figures: Mapping[str, Figures], caption: str) -> None:
         table.add_row(name, *(_cell(groups, *place) for place in COLUMNS.values()))
     # Narrow terminals may not cut numbers off.
     console = Console()
-    console = Console(width=max(console.width, 110))
+    console = Console(width=max(console.width, 130))
     console.print(table)
     unscored = next(iter(figures.values()))["sim_agents"]["unscored"]
     if unscored:
@@ -172,7 +172,7 @@ def write_json(path: Path, content: object) -> None:
     """Writes a JSON file, all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n")
+        unfinished.write_text(json.dumps(finite_or_none(content), indent=2, allow_nan=False) + "\n")
 
 
 def main(args: list[str]) -> None:

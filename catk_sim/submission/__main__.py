@@ -16,7 +16,7 @@ from rich.table import Table
 
 from catk_sim.datasets.scenario_dataset import prepare_if_needed
 from catk_sim.metrics.sim_agents import VERSIONS, SimAgentsMetric
-from catk_sim.metrics.sim_agents.realism import without_nan
+from catk_sim.metrics.sim_agents.realism import finite_or_none
 from catk_sim.submission.scoring import score_submission
 
 FAILED = 2
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return FAILED
     if config.json:
-        sys.stdout.write(json.dumps(without_nan(record), allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(finite_or_none(record), allow_nan=False) + "\n")
     else:
         _print_table(record)
     return 0

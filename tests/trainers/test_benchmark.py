@@ -8,6 +8,7 @@ from catk_sim.datasets.synthetic import generate_scenario
 from catk_sim.datatypes import Scenario
 from catk_sim.metrics.sim_agents import JointScenes, SimAgentsMetric
 from policies.registry import make_policy
+from tests.scenes import arc_vocabulary
 from trainers.benchmark import Benchmark, Evaluator, Measured, drive
 from trainers.configs import RolloutConfig
 
@@ -105,11 +106,12 @@ def flat(figures: dict, path: str = "") -> dict[str, float]:
 def test_scenarios_that_cannot_be_scored_are_named_and_the_others_are_scored(
     scenarios: list[Scenario], measured: dict[str, Measured]
 ):
-    mixed = [scenarios[0], without_road_edges(scenarios[1]), *scenarios[1:]]
-    result = Evaluator(benchmark_of(mixed, batch_size=4)).measure(POLICIES, show_progress=False)
+    bare = without_road_edges(scenarios[1])
+    mixed = [scenarios[0], bare, *scenarios[1:], bare.replace(scenario_id=("another",))]
+    result = Evaluator(benchmark_of(mixed, batch_size=3)).measure(POLICIES, show_progress=False)
 
     figures = result["log_replay"].figures()["sim_agents"]
-    assert list(figures["unscored"]) == ["edgeless"]
+    assert list(figures["unscored"]) == ["edgeless", "another"]
     assert "road edge" in figures["unscored"]["edgeless"]
     expected = measured["log_replay"].figures()["sim_agents"]
     assert flat(figures["scenarios"]) == pytest.approx(flat(expected["scenarios"]), abs=1e-6)
@@ -169,3 +171,28 @@ def test_nobody_is_seen_who_comes_later(scenarios: list[Scenario]):
         assert not driven.simulated.valid[..., HISTORY_STEPS:][:, ~present].any()
     late = [one.log.valid[:, HISTORY_STEPS:].any(-1) & ~one.log.valid[:, 10] for one in scenarios]
     assert any(each.any() for each in late)
+
+
+def test_draws_are_those_of_the_seed(scenarios: list[Scenario]):
+    policies = {"random": make_policy("random_token", vocabulary=arc_vocabulary())}
+    benchmark = benchmark_of(scenarios[:1])
+    first, again, other = (
+        Evaluator(replace(benchmark, seed=seed)).measure(policies, show_progress=False)["random"]
+        for seed in (1, 1, 2)
+    )
+
+    assert flat(first.figures()) == pytest.approx(flat(again.figures()), nan_ok=True)
+    assert flat(first.figures()) != pytest.approx(flat(other.figures()), nan_ok=True)
+
+
+def test_the_metric_reads_the_numbers_of_the_file(scenarios: list[Scenario]):
+    """And not those that the simulation rounded: the origin of this file is far away."""
+    far = torch.tensor([20_000.0, -30_000.0, 0.0], dtype=torch.float64)
+    scenario = scenarios[0].replace(origin=scenarios[0].origin + far)
+    evaluator = Evaluator(benchmark_of([scenario]), keep=True)
+    evaluator.measure({"log": POLICIES["log_replay"]}, show_progress=False)
+
+    prepared = evaluator._load(0).prepared
+    assert prepared is not None
+    exact = (scenario.log.xy[prepared.scene.track[0], :, 0] + scenario.origin[0]).float()
+    assert torch.equal(prepared.scene.logged.x[0], exact)

@@ -22,7 +22,7 @@ from catk_sim.metrics.box_trajectory import BoxTrajectory
 from catk_sim.metrics.sim_agents.config import VERSIONS, SimAgentsConfig, sim_agents_config
 from catk_sim.metrics.sim_agents.joint_scenes import JointScenes, generated_scenes
 from catk_sim.metrics.sim_agents.metric import DEFAULT_MAX_MEMORY, SimAgentsMetric
-from catk_sim.metrics.sim_agents.realism import without_nan
+from catk_sim.metrics.sim_agents.realism import finite_or_none
 from catk_sim.metrics.sim_agents.scene import EvaluatedScene
 
 FAILED = 2
@@ -41,7 +41,7 @@ class ScoreConfig:
     rollouts: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="ROLLOUTS.npz")]
     """The rollouts: object_id [A], and x, y, z, heading [R, A, 80] in metres and radians, in the
     scenario's own coordinates. For 2025_scenario_gen they have 91 steps, and length, width and
-    height [A, 91] are there too."""
+    height [A, 91] are there too. Types are those of the log."""
 
     version: str = "2025"
     """Which year's metric."""
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return FAILED
     if config.json:
-        sys.stdout.write(json.dumps(without_nan(record), allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(finite_or_none(record), allow_nan=False) + "\n")
     else:
         _print_table(record)
     return 0
@@ -103,7 +103,9 @@ def find_scenario(source: str, scenario_id: str | None) -> Scenario:
             raise ValueError(
                 f"{source} has several scenarios: say with --scenario-id which is meant"
             )
-        if scenario_id in (None, scenario.scenario_id[0]):
+        if scenario_id == scenario.scenario_id[0]:
+            return scenario
+        if scenario_id is None:
             found = scenario
     if found is None:
         raise ValueError(f"{source} has no scenario {scenario_id or ''}".rstrip())

@@ -185,7 +185,8 @@ def _ordered(
     order = torch.tensor([row[agent] for agent in wanted])
     ordered = {}
     for name, array in arrays.items():
-        values = torch.as_tensor(array, dtype=torch.float32)[:, order]
+        native = array.astype(array.dtype.newbyteorder("="), copy=False)
+        values = torch.as_tensor(native, dtype=torch.float32)[:, order].to(scene.origin.device)
         bad = ~values.isfinite().all(dim=-1).all(dim=0)
         if bad.any():
             raise ValueError(
@@ -205,12 +206,17 @@ def _check_shapes(object_id: ndarray, arrays: Mapping[str, ndarray], num_steps: 
     first = next(iter(arrays.values()))
     wanted = (len(first) if first.ndim else 0, len(object_id), num_steps)
     for name, array in arrays.items():
-        if array.shape != wanted or not wanted[0] or array.dtype.kind != "f":
+        if array.shape != wanted or not wanted[0] or not _is_float32_or_wider(array):
             raise ValueError(
-                f"{name}: wanted floats of shape (rollouts, {wanted[1]} agents, {num_steps} "
-                f"steps), with the same number of rollouts (at least 1) for all, "
+                f"{name}: wanted floats (float32 or wider) of shape (rollouts, {wanted[1]} agents, "
+                f"{num_steps} steps), with the same number of rollouts (at least 1) for all, "
                 f"got {array.dtype} of {array.shape}"
             )
+
+
+def _is_float32_or_wider(array: ndarray) -> bool:
+    # Kilometres from the origin float16 resolves metres.
+    return array.dtype.kind == "f" and array.dtype.itemsize >= 4
 
 
 def _check_ids(ids: list[int], wanted: list[int], scenario_id: str) -> None:

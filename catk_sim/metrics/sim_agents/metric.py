@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from catk_sim.constants import FUTURE_STEPS, HISTORY_STEPS, NUM_STEPS
-from catk_sim.datatypes import AgentType, Scenario, TensorTree
+from catk_sim.datatypes import AgentType, MapFeatureType, Scenario, TensorTree
 from catk_sim.geometry.roots import rounded_sqrt
 from catk_sim.metrics.box_trajectory import BoxTrajectory, take_agents
 from catk_sim.metrics.kinematics import kinematic_validity, kinematics, planar_speed
@@ -18,7 +18,7 @@ from catk_sim.metrics.sim_agents.config import SimAgentsConfig, sim_agents_confi
 from catk_sim.metrics.sim_agents.features import ScoredAgents, SimAgentsFeatures
 from catk_sim.metrics.sim_agents.joint_scenes import JointScenes
 from catk_sim.metrics.sim_agents.realism import LeaveOneOut, SimAgentsMetrics, leave_one_out, score
-from catk_sim.metrics.sim_agents.scene import EvaluatedScene, in_file_frame
+from catk_sim.metrics.sim_agents.scene import EvaluatedScene, UnscorableError, in_file_frame
 from catk_sim.metrics.time_to_collision import time_to_collision
 from catk_sim.metrics.traffic_lights import SignalledLanes, traffic_light_violation
 
@@ -33,6 +33,7 @@ class PreparedScene(TensorTree):
     """What the metric needs of a scenario, or of a padded batch, whoever is evaluated on it.
 
     Attributes:
+        rules: What was measured by. Only a metric of the same rules takes it.
         scene: Its agents.
         edges: Its road edges.
         lanes: Its lanes that have a traffic light.
@@ -40,6 +41,7 @@ class PreparedScene(TensorTree):
         scored: Which agents and steps are scored.
     """
 
+    rules: SimAgentsConfig
     scene: EvaluatedScene
     edges: RoadEdges
     lanes: SignalledLanes
@@ -78,19 +80,24 @@ class SimAgentsMetric:
             scenario: As read from a file, in float64, or a padded batch of such.
 
         Raises:
-            ValueError: The metric is not defined for it: see `EvaluatedScene.from_scenario`; or the
-                map has no road edge.
+            UnscorableError: The metric is not defined for it: see `EvaluatedScene.from_scenario`;
+                or the map has no road edge.
         """
         config = self.config
         scene = EvaluatedScene.from_scenario(scenario, evaluate_all=config.whole_scene)
         placed = in_file_frame(scenario)
+        _check_road_edges(scenario)
         edges = RoadEdges.from_roadgraph(
             placed.roadgraph, EdgeRule.WOSAC_2023 if config.planar_road_edges else EdgeRule.WOSAC
         )
         lanes = SignalledLanes.from_map(placed.roadgraph, placed.traffic_lights)
-        log = self._features(self._log_boxes(scene), scene, edges, lanes).select(0)
         return PreparedScene(
-            scene=scene, edges=edges, lanes=lanes, log=log, scored=self._scored(scene)
+            rules=config,
+            scene=scene,
+            edges=edges,
+            lanes=lanes,
+            log=self._in_chunks(self._log_boxes(scene), scene, edges, lanes).select(0),
+            scored=self._scored(scene),
         )
 
     def features(
@@ -106,25 +113,13 @@ class SimAgentsMetric:
         Raises:
             ValueError: The shape is wrong, or a number is not finite.
         """
-        boxes = self._checked(prepared.scene, simulated)
-        *batch, evaluated = prepared.scene.evaluated.shape
-        pairs = evaluated * prepared.scene.num_agents * NUM_STEPS
-        scenes_at_once = self.max_memory // (pairs * BYTES_PER_PAIR)
-        if not batch:
-            return self._in_chunks(prepared, boxes, max(1, scenes_at_once))
-        if scenes_at_once >= batch[0]:
-            return self._in_chunks(prepared, boxes, scenes_at_once // batch[0])
-        # One rollout of every scenario at once is too much.
-        size = max(1, scenes_at_once)
-        parts = [
-            self._in_chunks(
-                prepared.map(lambda tensor, start=start: tensor[start : start + size]),
-                boxes.map(lambda tensor, start=start: tensor[:, start : start + size]),
-                1,
+        if prepared.rules != self.config:
+            raise ValueError(
+                f"wanted a scene prepared by version {self.config.version}, got one prepared by "
+                f"{prepared.rules.version}"
             )
-            for start in range(0, batch[0], size)
-        ]
-        return _cat(parts, dim=1)
+        boxes = self._checked(prepared.scene, simulated)
+        return self._in_chunks(boxes, prepared.scene, prepared.edges, prepared.lanes)
 
     def __call__(
         self, prepared: PreparedScene, simulated: JointScenes | BoxTrajectory
@@ -144,15 +139,46 @@ class SimAgentsMetric:
         return leave_one_out(features, prepared.log, prepared.scored, config=self.config)
 
     def _in_chunks(
-        self, prepared: PreparedScene, boxes: BoxTrajectory, size: int
+        self, boxes: BoxTrajectory, scene: EvaluatedScene, edges: RoadEdges, lanes: SignalledLanes
+    ) -> SimAgentsFeatures:
+        """Computes features of as many rollouts and scenarios at a time as the memory allows."""
+        *batch, evaluated = scene.evaluated.shape
+        pairs = evaluated * scene.num_agents * NUM_STEPS
+        scenes_at_once = max(1, self.max_memory // (pairs * BYTES_PER_PAIR))
+        if not batch:
+            return self._in_parts(boxes, scene, edges, lanes, scenes_at_once)
+        if scenes_at_once >= batch[0]:
+            return self._in_parts(boxes, scene, edges, lanes, scenes_at_once // batch[0])
+        # One rollout of every scenario at once is too much.
+        parts = []
+        for start in range(0, batch[0], scenes_at_once):
+            some = slice(start, start + scenes_at_once)
+            parts.append(
+                self._in_parts(
+                    boxes.map(lambda tensor, some=some: tensor[:, some]),
+                    scene.map(lambda tensor, some=some: tensor[some]),
+                    edges.map(lambda tensor, some=some: tensor[some]),
+                    lanes.map(lambda tensor, some=some: tensor[some]),
+                    1,
+                )
+            )
+        return _cat(parts, dim=1)
+
+    def _in_parts(
+        self,
+        boxes: BoxTrajectory,
+        scene: EvaluatedScene,
+        edges: RoadEdges,
+        lanes: SignalledLanes,
+        size: int,
     ) -> SimAgentsFeatures:
         """Computes the features of so many rollouts at a time."""
         parts = [
             self._features(
                 boxes.map(lambda tensor, start=start: tensor[start : start + size]),
-                prepared.scene,
-                prepared.edges,
-                prepared.lanes,
+                scene,
+                edges,
+                lanes,
             )
             for start in range(0, boxes.batch_size, size)
         ]
@@ -171,7 +197,10 @@ class SimAgentsMetric:
         motion = motion.map(lambda tensor: tensor[..., first - two_before :])
         speed = planar_speed(boxes.slice(before), differences=config.differences)
         gap = distance_to_nearest_object(future, evaluated, rounding=config.corner_rounding)
-        beyond = box_distance_to_road_edge(future.take(evaluated), edges)
+        counted = future.take(evaluated)
+        # Whoever fills a batch up is the first agent, whom nobody needs to measure twice.
+        counted = counted.replace(valid=counted.valid & scene.is_evaluated[..., None])
+        beyond = box_distance_to_road_edge(counted, edges)
         violation = None
         if "traffic_light_violation" in config.features:
             violation = traffic_light_violation(
@@ -234,6 +263,8 @@ class SimAgentsMetric:
                 f"version {self.config.version} scores {wanted}, got a {type(simulated).__name__}"
             )
         num_steps = NUM_STEPS if self.config.whole_scene else FUTURE_STEPS
+        if simulated.x.dtype != torch.float32:
+            raise ValueError(f"wanted rollouts in float32, got {simulated.x.dtype}")
         shape, wanted = tuple(simulated.x.shape), (*scene.object_id.shape, num_steps)
         if shape[1:] != wanted or not shape[0]:
             raise ValueError(
@@ -241,13 +272,23 @@ class SimAgentsMetric:
                 f"{shape}"
             )
         boxes = simulated.boxes(scene) if isinstance(simulated, JointScenes) else simulated
-        numbers = torch.stack([boxes.x, boxes.y, boxes.z, boxes.heading])
-        bad = (~numbers.isfinite()).any(dim=-1).any(dim=0).any(dim=0) & scene.is_sim_agent
+        names = ("x", "y", "z", "heading", "length", "width", "height")
+        is_finite = [getattr(boxes, name).isfinite().all(dim=-1).all(dim=0) for name in names]
+        bad = ~torch.stack(is_finite).all(dim=0) & scene.is_sim_agent
         if bad.any():
             raise ValueError(
                 f"agents {scene.object_id[bad].tolist()} have states that are not finite"
             )
         return boxes.replace(valid=scene.always_valid().expand_as(boxes.x))
+
+
+def _check_road_edges(scenario: Scenario) -> None:
+    roadgraph = scenario.roadgraph.with_room_for_a_segment()
+    on_edge = MapFeatureType.is_road_edge(roadgraph.point_type[..., :-1]) & roadgraph.is_segment
+    has_edge = on_edge.any(dim=-1).flatten().tolist()
+    for scenario_id, is_there in zip(scenario.scenario_id, has_edge, strict=True):
+        if not is_there:
+            raise UnscorableError(f"scenario {scenario_id}: the map has no road edge")
 
 
 def _cat(parts: list[SimAgentsFeatures], dim: int) -> SimAgentsFeatures:

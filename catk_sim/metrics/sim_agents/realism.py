@@ -195,11 +195,11 @@ def leave_one_out(
     return LeaveOneOut(realism=_metametric(whole, config), without=_metametric(without, config))
 
 
-def without_nan(content: Any) -> Any:
-    """Replaces what is not defined by None, in nested records: JSON has no NaN."""
+def finite_or_none(content: Any) -> Any:
+    """Replaces what is not a finite number by None, in nested records: JSON has no NaN."""
     if isinstance(content, dict):
-        return {name: without_nan(value) for name, value in content.items()}
-    return None if isinstance(content, float) and math.isnan(content) else content
+        return {name: finite_or_none(value) for name, value in content.items()}
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _metametric(

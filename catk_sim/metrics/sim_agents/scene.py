@@ -11,6 +11,10 @@ from catk_sim.datatypes import Scenario, TensorTree
 from catk_sim.metrics.box_trajectory import BoxTrajectory, take_agents
 
 
+class UnscorableError(ValueError):
+    """A scenario that the Sim Agents metric is not defined for."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EvaluatedScene(TensorTree):
     """The sim agents of a scenario, or of a padded batch, as WOSAC knows them.
@@ -53,8 +57,8 @@ class EvaluatedScene(TensorTree):
                 scenario generation.
 
         Raises:
-            ValueError: The scenario does not have 91 steps, it has no sim agent, or an agent that
-                is to be evaluated is not valid at the current step.
+            UnscorableError: The scenario does not have 91 steps, it has no agent to evaluate, or an
+                agent that is to be evaluated is not valid at the current step.
         """
         _check_steps(scenario)
         is_sim_agent = scenario.agents.valid & scenario.log.valid[..., CURRENT_STEP]
@@ -156,7 +160,7 @@ def _indices(
 def _check_steps(scenario: Scenario) -> None:
     steps = scenario.log.num_steps
     if steps != NUM_STEPS:
-        raise ValueError(
+        raise UnscorableError(
             f"the Sim Agents metric wants scenarios of {NUM_STEPS} steps ({HISTORY_STEPS} of "
             f"history, {FUTURE_STEPS} to simulate), got {steps} in "
             f"{', '.join(scenario.scenario_id[:3])}"
@@ -179,12 +183,12 @@ def _check_agents(
     )
     for scenario_id, agent_id, absent, evaluated in rows:
         if absent.any():
-            raise ValueError(
+            raise UnscorableError(
                 f"scenario {scenario_id}: agents {agent_id[absent].tolist()} are to be evaluated "
                 f"but not valid at the current step ({CURRENT_STEP})"
             )
         if not evaluated.any():
-            raise ValueError(
+            raise UnscorableError(
                 f"scenario {scenario_id} has no agent to evaluate: neither an sdc nor a track to "
                 f"predict is valid at the current step ({CURRENT_STEP})"
             )

@@ -1,5 +1,6 @@
 from dataclasses import fields, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from catk_sim.datasets.batching import collate
 from catk_sim.datasets.synthetic import generate_scenario
 from catk_sim.datatypes import Scenario
 from catk_sim.geometry.se2 import rotate
+from catk_sim.metrics.box_trajectory import BoxTrajectory
 from catk_sim.metrics.sim_agents.features import SimAgentsFeatures
 from catk_sim.metrics.sim_agents.joint_scenes import JointScenes
-from catk_sim.metrics.sim_agents.metric import PreparedScene, SimAgentsMetric
+from catk_sim.metrics.sim_agents.metric import BYTES_PER_PAIR, PreparedScene, SimAgentsMetric
 from catk_sim.metrics.sim_agents.realism import SimAgentsMetrics
-from catk_sim.metrics.sim_agents.scene import EvaluatedScene
+from catk_sim.metrics.sim_agents.scene import EvaluatedScene, UnscorableError
 from tests.catk_sim.metrics.sim_agents.goldens import (
     CASES,
     GENERATED,
@@ -188,6 +190,44 @@ def assert_same(actual: SimAgentsMetrics, expected: SimAgentsMetrics, tolerance:
         }
 
 
+@pytest.mark.parametrize(
+    ("pairs", "scenes", "rollouts"), [(0.5, 1, 1), (2.5, 2, 1), (7, 3, 2), (1000, 3, 6)]
+)
+def test_memory_limits_what_is_worked_on_at_once(
+    scenarios: list[Scenario],
+    monkeypatch: pytest.MonkeyPatch,
+    pairs: float,
+    scenes: int,
+    rollouts: int,
+):
+    """`pairs` is how many rollouts of one scenario the memory holds."""
+    batch = collate(scenarios)
+    scene = EvaluatedScene.from_scenario(batch)
+    one = scene.evaluated.shape[1] * scene.num_agents * NUM_STEPS * BYTES_PER_PAIR
+    metric = SimAgentsMetric("2025", max_memory=int(pairs * one))
+    shapes = []
+    plain = metric._features
+
+    def spy(boxes: BoxTrajectory, *records: Any) -> SimAgentsFeatures:
+        shapes.append(tuple(boxes.x.shape[:2]))
+        return plain(boxes, *records)
+
+    monkeypatch.setattr(metric, "_features", spy)
+    prepared = metric.prepare(batch)
+    assert max(shapes) == (1, scenes)
+    shapes.clear()
+    metric(prepared, noisy_log(prepared.scene, 6))
+    assert max(shapes) == (rollouts, scenes)
+    assert sum(some * others for some, others in shapes) == 6 * len(scenarios)
+
+
+def test_a_scene_prepared_by_other_rules_is_refused(scenarios: list[Scenario]):
+    prepared = SimAgentsMetric("2025").prepare(scenarios[0])
+
+    with pytest.raises(ValueError, match=r"version 2023, got one prepared by 2025"):
+        SimAgentsMetric("2023")(prepared, noisy_log(prepared.scene, 2))
+
+
 @pytest.mark.parametrize("max_memory", [1, 5_000_000, 40_000_000])
 def test_less_memory_changes_nothing(scenarios: list[Scenario], max_memory: int):
     batch = collate(scenarios)
@@ -303,12 +343,13 @@ def test_what_a_rollout_adds_is_what_scoring_without_it_takes(scenarios: list[Sc
     torch.testing.assert_close(result.realism.float(), metric(prepared, rollouts).metametric)
 
 
+@pytest.mark.parametrize("name", ["x", "y", "z", "heading"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_states_that_are_not_finite_are_refused(scenarios: list[Scenario], bad: float):
+def test_states_that_are_not_finite_are_refused(scenarios: list[Scenario], name: str, bad: float):
     metric = SimAgentsMetric("2025")
     prepared = metric.prepare(scenarios[0])
     rollouts = noisy_log(prepared.scene, 2)
-    rollouts.heading[1, 2, 40] = bad
+    getattr(rollouts, name)[1, 2, 40] = bad
 
     with pytest.raises(ValueError, match=rf"\[{prepared.scene.object_id[2]}\].*not finite"):
         metric(prepared, rollouts)
@@ -323,6 +364,10 @@ def test_rollouts_of_other_agents_or_lengths_are_refused(scenarios: list[Scenari
         metric(prepared, rollouts.map(lambda tensor: tensor[:, :-1]))
     with pytest.raises(ValueError, match="wanted at least one rollout of shape"):
         metric(prepared, rollouts.map(lambda tensor: tensor[..., :-1]))
+    with pytest.raises(ValueError, match="wanted at least one rollout"):
+        metric(prepared, rollouts.map(lambda tensor: tensor[:0]))
+    with pytest.raises(ValueError, match=r"wanted rollouts in float32, got torch\.float64"):
+        metric(prepared, rollouts.to(torch.float64))
     with pytest.raises(ValueError, match="scores JointScenes, got a BoxTrajectory"):
         metric(prepared, rollouts.boxes(prepared.scene))
 
@@ -335,8 +380,19 @@ def test_a_map_without_road_edges_is_refused(scenarios: list[Scenario]):
         )
     )
 
-    with pytest.raises(ValueError, match="road edge"):
-        SimAgentsMetric("2025").prepare(bare)
+    with pytest.raises(UnscorableError, match=f"{bare.scenario_id[0]}: the map has no road edge"):
+        SimAgentsMetric("2025").prepare(collate([scenarios[1], bare]))
+
+
+def test_sizes_of_generated_scenes_are_checked_too(scenarios: list[Scenario]):
+    metric = SimAgentsMetric("2025_scenario_gen")
+    prepared = metric.prepare(scenarios[0])
+    boxes = prepared.scene.logged.repeat(2)
+    bad = boxes.width.clone()
+    bad[0, 3, 7] = torch.nan
+
+    with pytest.raises(ValueError, match=rf"\[{prepared.scene.object_id[3]}\].*not finite"):
+        metric(prepared, boxes.replace(width=bad))
 
 
 def test_versions_are_named_and_may_be_ones_own(scenarios: list[Scenario]):
