@@ -156,14 +156,14 @@ def ends(group: int) -> bool:
 
 def convert_together(source: Path, folder: Path, **options: Any) -> list[Conversion | Exception]:
     """Converts in three threads, which stand for processes. Returns what each made or raised."""
-    barrier = threading.Barrier(3)
+    barrier = threading.Barrier(3, timeout=120)
     results: dict[int, Conversion | Exception] = {}
 
     def run(rank: int) -> None:
         team = Team(rank=rank, size=3, wait=barrier.wait)
         try:
             results[rank] = convert(open_scenarios(source), folder, team=team, **options)
-        except (DataError, threading.BrokenBarrierError) as error:
+        except Exception as error:
             # As the launcher does, which ends the others.
             barrier.abort()
             results[rank] = error
