@@ -61,7 +61,10 @@ class Observer:
             agents=RecordedAgents(
                 agent_id=tracks.agent_id,
                 type=tracks.type,
-                states=_states(tracks, sdc, np.stack(noise), terrain),
+                # Nothing is told of who is not seen.
+                states=np.where(
+                    valid[..., None], _states(tracks, sdc, np.stack(noise), terrain), 0.0
+                ),
                 valid=valid,
                 sdc=sdc,
                 to_predict=dict.fromkeys(_to_predict(tracks, valid, sdc), 0),
