@@ -18,6 +18,7 @@ from catk_sim.datasets.cache import ScenarioCache
 from catk_sim.datasets.conversion import Conversion, Team, convert
 from catk_sim.datasets.part_conversion import Task, convert_parts
 from catk_sim.datasets.prepare import FAILED, SKIPPED, main
+from catk_sim.datasets.sources import Source
 from tests.catk_sim.datasets.arbitrary import assert_equal
 from tests.catk_sim.datasets.files import write_gpudrive, write_tfrecord
 
@@ -172,7 +173,7 @@ def convert_together(source: Path, folder: Path, **options: Any) -> list[Convers
             results[rank] = error
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(3)]
-    with mock.patch.object(Source, "fingerprint", lambda _: fingerprint):
+    with mock.patch.object(Source, "fingerprint", return_value=fingerprint):
         for thread in threads:
             thread.start()
         for thread in threads:
