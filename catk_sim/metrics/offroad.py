@@ -1,7 +1,5 @@
 """Departures from the road."""
 
-import math
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -50,7 +48,7 @@ def box_distance_to_road_edge(
     Raises:
         ValueError: If a map has no road edge. WOSAC's evaluation fails on such a scenario.
     """
-    bare = (edges.radius == -math.inf).all(dim=-1).nonzero().tolist()
+    bare = edges.is_empty.nonzero().tolist()
     if bare:
         which = f"map {bare[0]} of the batch" if bare[0] else "the map"
         raise ValueError(f"wanted a map with road edges, but {which} has none")

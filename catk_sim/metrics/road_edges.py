@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from catk_sim.datatypes import MapFeatureType, RoadGraph, TensorTree
@@ -119,6 +119,11 @@ class RoadEdges(TensorTree):
             rule=rule,
         )
         return edges.map(lambda tensor: tensor.reshape(*batch, *tensor.shape[1:]))
+
+    @property
+    def is_empty(self) -> Bool[Tensor, "*batch"]:
+        """Whether a map has no road edge."""
+        return (self.radius == -math.inf).all(dim=-1)
 
     @functools.cached_property
     def capsules(self) -> tuple[Float[Tensor, "7 maps groups"], Float[Tensor, "7 maps blocks"]]:

@@ -99,9 +99,9 @@ class JointScenes(TensorTree):
             return take_agents(values, scene.track)
 
         return cls(
-            x=taken(file_coordinates(future.xy[..., 0], origin[..., 0])),
-            y=taken(file_coordinates(future.xy[..., 1], origin[..., 1])),
-            z=taken(file_coordinates(future.z, origin[..., 2])),
+            x=file_coordinates(taken(future.xy[..., 0]), origin[..., 0]),
+            y=file_coordinates(taken(future.xy[..., 1]), origin[..., 1]),
+            z=file_coordinates(taken(future.z), origin[..., 2]),
             heading=taken(future.heading).float(),
         )
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from catk_sim.constants import FUTURE_STEPS, HISTORY_STEPS, NUM_STEPS
-from catk_sim.datatypes import AgentType, MapFeatureType, Scenario, TensorTree
+from catk_sim.datatypes import AgentType, Scenario, TensorTree
 from catk_sim.geometry.roots import rounded_sqrt
 from catk_sim.metrics.box_trajectory import BoxTrajectory, take_agents
 from catk_sim.metrics.kinematics import kinematic_validity, kinematics, planar_speed
@@ -86,10 +86,10 @@ class SimAgentsMetric:
         config = self.config
         scene = EvaluatedScene.from_scenario(scenario, evaluate_all=config.whole_scene)
         placed = in_file_frame(scenario)
-        _check_road_edges(scenario)
         edges = RoadEdges.from_roadgraph(
             placed.roadgraph, EdgeRule.WOSAC_2023 if config.planar_road_edges else EdgeRule.WOSAC
         )
+        _check_road_edges(edges, scene)
         lanes = SignalledLanes.from_map(placed.roadgraph, placed.traffic_lights)
         return PreparedScene(
             rules=config,
@@ -282,12 +282,11 @@ class SimAgentsMetric:
         return boxes.replace(valid=scene.always_valid().expand_as(boxes.x))
 
 
-def _check_road_edges(scenario: Scenario) -> None:
-    roadgraph = scenario.roadgraph.with_room_for_a_segment()
-    on_edge = MapFeatureType.is_road_edge(roadgraph.point_type[..., :-1]) & roadgraph.is_segment
-    has_edge = on_edge.any(dim=-1).flatten().tolist()
-    for scenario_id, is_there in zip(scenario.scenario_id, has_edge, strict=True):
-        if not is_there:
+def _check_road_edges(edges: RoadEdges, scene: EvaluatedScene) -> None:
+    for scenario_id, is_empty in zip(
+        scene.scenario_id, edges.is_empty.flatten().tolist(), strict=True
+    ):
+        if is_empty:
             raise UnscorableError(f"scenario {scenario_id}: the map has no road edge")
 
 

@@ -126,20 +126,23 @@ def in_file_frame(scenario: Scenario) -> Scenario:
 def _logged_boxes(
     scenario: Scenario, track: Int[Tensor, "*batch taken"], is_kept: Bool[Tensor, "*batch taken"]
 ) -> BoxTrajectory:
-    log, origin = scenario.log, scenario.origin
+    log, origin = scenario.log, scenario.origin[..., None, None, :]
+
+    def taken(values: Tensor) -> Tensor:
+        return take_agents(values, track)
 
     def kept(values: Tensor) -> Tensor:
-        return torch.where(is_kept[..., None], take_agents(values, track), 0).float()
+        return torch.where(is_kept[..., None], values, 0).float()
 
     return BoxTrajectory(
-        x=kept(file_coordinates(log.xy[..., 0], origin[..., None, None, 0])),
-        y=kept(file_coordinates(log.xy[..., 1], origin[..., None, None, 1])),
-        z=kept(file_coordinates(log.z, origin[..., None, None, 2])),
-        heading=kept(log.heading),
-        length=kept(scenario.log_size[..., 0]),
-        width=kept(scenario.log_size[..., 1]),
-        height=kept(scenario.log_size[..., 2]),
-        valid=take_agents(log.valid, track) & is_kept[..., None],
+        x=kept(file_coordinates(taken(log.xy[..., 0]), origin[..., 0])),
+        y=kept(file_coordinates(taken(log.xy[..., 1]), origin[..., 1])),
+        z=kept(file_coordinates(taken(log.z), origin[..., 2])),
+        heading=kept(taken(log.heading)),
+        length=kept(taken(scenario.log_size[..., 0])),
+        width=kept(taken(scenario.log_size[..., 1])),
+        height=kept(taken(scenario.log_size[..., 2])),
+        valid=taken(log.valid) & is_kept[..., None],
     )
 
 
