@@ -4,7 +4,7 @@ A cache is a folder of shards and an `index.json`. The index tells which shard h
 and how large each is, so that batches can be planned without reading any.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 
 from catk_sim.datasets.errors import DataError, require_file
 from catk_sim.datasets.schema import ScenarioSize
-from catk_sim.datasets.shard import FORMAT, VERSION, Shard, check_version
+from catk_sim.datasets.shard import FORMAT, VERSION, Shard, check_version, read_lacks
 from catk_sim.datasets.whole_file import read_json, write_json
 from catk_sim.datatypes import Scenario
 
@@ -123,6 +123,12 @@ class ScenarioCache:
             problem = f"wanted {entry}, as {INDEX_NAME} says, got {known}"
             raise DataError(problem, f"{shard.path}, scenario {entry.row}")
         return shard.read(entry.row, dtype)
+
+    def count_lacks(self) -> Counter[str]:
+        """Counts the scenarios that lack the same; see `Scenario.lacks`. No scenario is read."""
+        names = self.index.shards
+        lacks = [read_lacks(self.folder / name) for name in names]
+        return Counter(lacks[entry.shard][entry.row] for entry in self.index.entries)
 
     def _shard(self, name: str) -> Shard:
         shard = self._open.pop(name, None) or Shard(self.folder / name)

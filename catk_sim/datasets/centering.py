@@ -7,6 +7,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from catk_sim.constants import CURRENT_STEP
+from catk_sim.datasets.errors import DataError
 from catk_sim.datasets.recording import RecordedAgents, RecordedLights, RecordedMap, Recording
 from catk_sim.datasets.recording_checks import check_recording, fits_float32
 from catk_sim.datatypes import (
@@ -17,6 +18,10 @@ from catk_sim.datatypes import (
     TrafficLights,
     Trajectory,
 )
+
+MAX_LIGHT_STATES = 2**22
+"""How many lanes times steps lights may have. A file that names each lane once, at one of many
+steps, would otherwise take memory that grows with its square."""
 
 
 def to_scenario(recording: Recording, source: str) -> Scenario:
@@ -51,7 +56,7 @@ def to_scenario(recording: Recording, source: str) -> Scenario:
         log_size=_tensor(sizes),
         agents=_metadata(agents, sizes),
         roadgraph=_roadgraph(recording.roadgraph, origin),
-        traffic_lights=_traffic_lights(recording.lights, len(recording.timestamps), origin),
+        traffic_lights=_traffic_lights(recording, origin, source),
     )
 
 
@@ -115,9 +120,13 @@ def _point_feature(roadgraph: RecordedMap) -> Int[ndarray, " points"]:
 
 
 def _traffic_lights(
-    lights: RecordedLights, num_steps: int, origin: Float[ndarray, "3"]
+    recording: Recording, origin: Float[ndarray, "3"], source: str
 ) -> TrafficLights:
+    lights, num_steps = recording.lights, len(recording.timestamps)
     lane_id, row = _light_rows(lights)
+    if len(lane_id) * num_steps > MAX_LIGHT_STATES:
+        problem = f"wanted at most {MAX_LIGHT_STATES} states of lights"
+        raise DataError(f"{problem}, got {len(lane_id)} lanes at {num_steps} steps", source)
     at = row, lights.step
     state = np.zeros((len(lane_id), num_steps), np.int64)
     stop_xyz = np.zeros((len(lane_id), num_steps, 3))

@@ -4,9 +4,6 @@ Saman Kazemkhani et al., "GPUDrive: Data-driven, multi-agent driving simulation 
 arXiv:2408.01584. A file holds one scenario.
 """
 
-import gzip
-import lzma
-import zlib
 from collections.abc import Sized
 from pathlib import Path
 from typing import TypeVar
@@ -17,17 +14,16 @@ from numpy import ndarray
 
 from catk_sim.constants import STEP_SECONDS
 from catk_sim.datasets.centering import to_scenario
-from catk_sim.datasets.errors import DataError, require_file
+from catk_sim.datasets.file_content import read_content
 from catk_sim.datasets.json_value import JsonValue
-from catk_sim.datasets.lane_graph import connect_lanes
+from catk_sim.datasets.lane_graph import connect_lanes, connection_links
 from catk_sim.datasets.recording import (
-    LINK_COLUMNS,
     RecordedAgents,
     RecordedLights,
     RecordedMap,
     Recording,
 )
-from catk_sim.datatypes import AgentType, LaneLinkType, MapFeatureType, Scenario, TrafficLightState
+from catk_sim.datatypes import AgentType, MapFeatureType, Scenario, TrafficLightState
 
 LACKS = ", ".join(
     [
@@ -56,17 +52,7 @@ def read_scenario(path: str | Path) -> Scenario:
         DataError: If the file is damaged or is no GPUDrive scenario.
         FileNotFoundError: If there is no such file.
     """
-    path = Path(path)
-    require_file(path)
-    data = path.read_bytes()
-    try:
-        if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
-        elif data.startswith(b"\xfd7zXZ\x00"):
-            data = lzma.decompress(data)
-    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
-        raise DataError(f"the compression is damaged: {error}", str(path)) from error
-    return parse_scenario(data, source=str(path))
+    return parse_scenario(read_content(path), source=str(path))
 
 
 def parse_scenario(data: bytes, *, source: str = "") -> Scenario:
@@ -95,7 +81,7 @@ def parse_scenario(data: bytes, *, source: str = "") -> Scenario:
         lacks=LACKS,
         timestamps=STEP_SECONDS * np.arange(num_steps),
         agents=_agents(objects, file["metadata"], num_steps),
-        roadgraph=_map(file["roads"].elements()),
+        roadgraph=_map(file["roads"].elements(), source),
         lights=_lights(file["tl_states"]),
     )
     return to_scenario(recording, source)
@@ -136,13 +122,14 @@ def _states(item: JsonValue, num_steps: int) -> Float[ndarray, "steps 9"]:
     )
 
 
-def _map(roads: list[JsonValue]) -> RecordedMap:
+def _map(roads: list[JsonValue], source: str) -> RecordedMap:
     feature_type = np.array([_feature_type(road["map_element_id"]) for road in roads], np.int64)
     points = [road["geometry"].vectors("x", "y", "z") for road in roads]
     num_points = np.array([len(each) for each in points], np.int64)
     feature_id = np.array([road["id"].integer() for road in roads], np.int64)
     xyz = np.concatenate([np.zeros((0, 3)), *points])
-    before, after = connect_lanes(xyz, num_points, feature_type <= MapFeatureType.LANE_BIKE_LANE)
+    is_lane = feature_type <= MapFeatureType.LANE_BIKE_LANE
+    before, after = connect_lanes(xyz, num_points, is_lane, source)
     return RecordedMap(
         feature_id=feature_id,
         feature_type=feature_type,
@@ -150,7 +137,7 @@ def _map(roads: list[JsonValue]) -> RecordedMap:
         interpolating=np.zeros(len(roads), bool),
         num_points=num_points,
         xyz=xyz,
-        links=_links(before, after, feature_id),
+        links=connection_links(before, after, feature_id),
     )
 
 
@@ -159,19 +146,6 @@ def _feature_type(value: JsonValue) -> MapFeatureType:
         return MapFeatureType(value.integer())
     except ValueError as error:
         raise value.error("the code of a map feature") from error
-
-
-def _links(
-    before: Int[ndarray, " connections"],
-    after: Int[ndarray, " connections"],
-    feature_id: Int[ndarray, " features"],
-) -> Int[ndarray, "links 9"]:
-    """Tells each connection at both of its ends, in the order in which WOMD lists links."""
-    feature, other = np.concatenate([after, before]), np.concatenate([before, after])
-    kind = np.repeat([LaneLinkType.ENTRY_LANE, LaneLinkType.EXIT_LANE], len(before))
-    links = np.zeros((len(feature), LINK_COLUMNS), np.int64)
-    links[:, :3] = np.stack([feature, kind, feature_id[other]], axis=1)
-    return links[np.lexsort([other, kind, feature])]
 
 
 def _lights(states: JsonValue) -> RecordedLights:

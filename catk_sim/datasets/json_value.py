@@ -1,6 +1,7 @@
 """JSON values that know where they stand in their file."""
 
 import json
+import reprlib
 from enum import IntEnum
 from itertools import chain
 from operator import itemgetter
@@ -13,6 +14,10 @@ from numpy import ndarray
 from catk_sim.datasets.errors import DataError
 
 Member = TypeVar("Member", bound=IntEnum)
+Value = TypeVar("Value", bound="JsonValue")
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 50, 50
 
 
 class JsonValue:
@@ -41,25 +46,26 @@ class JsonValue:
 
     def error(self, wanted: str, got: str = "") -> DataError:
         """Makes the error that says what was wanted here and, unless told, what stands here."""
-        text = repr(self.value)
+        # Not all of it: a file may be one value.
+        text = " ".join(_SHORT.repr(self.value).split())
         got = got or (text if len(text) <= 60 else f"{text[:60]}...")
         return DataError(f"{self.path or 'the file'}: wanted {wanted}, got {got}", self.source)
 
-    def __getitem__(self, key: str) -> "JsonValue":
+    def __getitem__(self: Value, key: str) -> Value:
         if not isinstance(self.value, dict) or key not in self.value:
             raise self.error(f'an object with the key "{key}"')
-        return JsonValue(self.value[key], f"{self.path}.{key}".lstrip("."), self.source)
+        return type(self)(self.value[key], f"{self.path}.{key}".lstrip("."), self.source)
 
-    def elements(self) -> list["JsonValue"]:
+    def elements(self: Value) -> list[Value]:
         """Lists the elements of an array."""
         if not isinstance(self.value, list):
             raise self.error("an array")
         return [
-            JsonValue(element, f"{self.path}[{index}]", self.source)
+            type(self)(element, f"{self.path}[{index}]", self.source)
             for index, element in enumerate(self.value)
         ]
 
-    def entries(self) -> list[tuple[str, "JsonValue"]]:
+    def entries(self: Value) -> list[tuple[str, Value]]:
         """Lists the keys and values of an object."""
         if not isinstance(self.value, dict):
             raise self.error("an object")
@@ -89,6 +95,12 @@ class JsonValue:
         if not isinstance(self.value, list) or set(map(type, self.value)) - {bool}:
             raise self.error("an array of true and false")
         return np.array(self.value, bool)
+
+    def flag(self) -> bool:
+        """Returns a boolean."""
+        if not isinstance(self.value, bool):
+            raise self.error("true or false")
+        return self.value
 
     def number(self) -> float:
         """Returns a number. JSON as Python reads it may hold NaN and infinities."""

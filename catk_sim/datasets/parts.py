@@ -1,12 +1,12 @@
 """The pieces that a source of scenarios is read in, each by one process."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import ClassVar, Protocol, runtime_checkable
 
-from catk_sim.datasets import gpudrive, shard, synthetic, womd
+from catk_sim.datasets import argoverse2, gpudrive, scenarionet, shard, synthetic, womd
 from catk_sim.datasets.cache import INDEX_NAME, ScenarioCache
 from catk_sim.datasets.errors import DataError, OnError
 from catk_sim.datasets.tfrecord import enumerate_records
@@ -67,13 +67,44 @@ class GpuDrivePart:
 
     def read(self, on_error: OnError) -> Iterator[tuple[str, Scenario]]:
         """Streams the scenarios, one a file."""
-        for path in self.files:
-            try:
-                scenario = gpudrive.read_scenario(path)
-            except DataError as error:
-                on_error(error)
-            else:
-                yield str(path), scenario
+        return _read_files(self.files, lambda path: [gpudrive.read_scenario(path)], on_error)
+
+
+@dataclass(frozen=True)
+class ScenarioNetPart:
+    """Some pickles of ScenarioNet, which hold one log each, of one or more scenarios."""
+
+    reader: ClassVar[ModuleType] = scenarionet
+    files: tuple[Path, ...]
+
+    def read(self, on_error: OnError) -> Iterator[tuple[str, Scenario]]:
+        """Streams the scenarios, those of a log in order of time."""
+        return _read_files(self.files, scenarionet.read_scenarios, on_error)
+
+
+@dataclass(frozen=True)
+class Argoverse2Part:
+    """Some parquet files of Argoverse 2, which hold one scenario each."""
+
+    reader: ClassVar[ModuleType] = argoverse2
+    files: tuple[Path, ...]
+
+    def read(self, on_error: OnError) -> Iterator[tuple[str, Scenario]]:
+        """Streams the scenarios, one a file."""
+        return _read_files(self.files, lambda path: [argoverse2.read_scenario(path)], on_error)
+
+
+def _read_files(
+    files: Sequence[Path], read: Callable[[Path], list[Scenario]], on_error: OnError
+) -> Iterator[tuple[str, Scenario]]:
+    """Streams the scenarios of files that are read whole, each with its file."""
+    for path in files:
+        try:
+            scenarios = read(path)
+        except DataError as error:
+            on_error(error)
+        else:
+            yield from ((str(path), scenario) for scenario in scenarios)
 
 
 @dataclass(frozen=True)

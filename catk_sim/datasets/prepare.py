@@ -7,6 +7,7 @@ the files out.
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Annotated, Literal
 import tyro
 from torch import distributed as dist
 
+from catk_sim.datasets.cache import ScenarioCache
 from catk_sim.datasets.conversion import ALONE, SKIPPED_NAME, Conversion, Team, convert
 from catk_sim.datasets.sources import ACCEPTED, open_scenarios
 
@@ -95,9 +97,17 @@ def _team() -> Iterator[Team]:
 
 def _report(made: Conversion, seconds: float) -> None:
     sys.stdout.write(f"{made.folder}: {made.num_scenarios} scenarios, {seconds:.1f} s\n")
+    report_lacks(ScenarioCache(made.folder).count_lacks())
     if made.skipped:
         sys.stderr.write(f"skipped {len(made.skipped)}, listed in {made.folder / SKIPPED_NAME}:\n")
         sys.stderr.writelines(f"  {reason}\n" for reason in made.skipped)
+
+
+def report_lacks(lacks: Counter[str]) -> None:
+    """Says on standard output what the sources of scenarios do not tell, and of how many."""
+    for phrases, count in sorted(lacks.items()):
+        if phrases:
+            sys.stdout.write(f"not told by the source of {count}: {phrases}\n")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def check_recording(recording: Recording, source: str) -> None:
     Raises:
         DataError: If the recording cannot be a scenario.
     """
+    _check_text(recording.scenario_id, source)
     num_steps = len(recording.timestamps)
     if num_steps <= CURRENT_STEP:
         raise DataError(f"wanted at least {CURRENT_STEP + 1} steps, got {num_steps}", source)
@@ -36,6 +37,12 @@ def check_recording(recording: Recording, source: str) -> None:
     _check_states(recording.agents, source)
     _check_map(recording.roadgraph, source)
     _check_lights(recording.lights, num_steps, source)
+
+
+def _check_text(scenario_id: str, source: str) -> None:
+    # JSON and pickles can hold halves of characters, which no file or terminal takes.
+    if any("\ud800" <= letter <= "\udfff" for letter in scenario_id):
+        raise DataError(f"wanted a scenario id of whole characters, got {scenario_id!a}", source)
 
 
 def _check_agents(agents: RecordedAgents, source: str) -> None:

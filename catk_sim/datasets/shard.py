@@ -28,6 +28,7 @@ from catk_sim.datatypes import Scenario
 FORMAT = "catk_sim scenarios"
 VERSION = 1
 
+_WANTED = f"wanted a shard of {FORMAT}, version {VERSION}"
 _LEAVES = leaves(Scenario)
 _INT_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -78,8 +79,7 @@ class Shard:
                 stored = {leaf.name: file.get_tensor(leaf.name) for leaf in _LEAVES}
             self._rows = _Rows(header, stored)
         except (SafetensorError, ValueError, TypeError, KeyError) as error:
-            problem = f"wanted a shard of {FORMAT}, version {VERSION}: {error}"
-            raise DataError(problem, str(self.path)) from error
+            raise DataError(f"{_WANTED}: {error}", str(self.path)) from error
         self.sizes = [ScenarioSize(*size) for size in header.sizes]
         self.ids = [labels[0] for labels in header.scenario_id]
 
@@ -107,6 +107,20 @@ class Shard:
             return tuple(getattr(header, name)[row])
 
         return build(Scenario, tensor, label)
+
+
+def read_lacks(path: str | Path) -> list[str]:
+    """Tells what the source of each scenario of a shard did not. Only the header is read.
+
+    Raises:
+        DataError: If the file is not a shard, of another version, or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = _parse_header((file.metadata() or {}).get("header", "null"))
+        return [labels[0] for labels in header.lacks]
+    except (SafetensorError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise DataError(f"{_WANTED}: {error}", str(path)) from error
 
 
 @dataclass(frozen=True)

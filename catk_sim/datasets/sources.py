@@ -12,19 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from catk_sim.datasets import synthetic
+from catk_sim.datasets import argoverse2, synthetic
 from catk_sim.datasets.cache import INDEX_NAME, JOB_NAME, ScenarioCache
 from catk_sim.datasets.code_digest import code_digest
 from catk_sim.datasets.distinct import distinct
 from catk_sim.datasets.errors import DataError, OnError, fail
 from catk_sim.datasets.file_formats import FileFormat, recognise_file
-from catk_sim.datasets.parts import CachePart, GpuDrivePart, Part, SyntheticPart, WomdPart
+from catk_sim.datasets.parts import (
+    Argoverse2Part,
+    CachePart,
+    GpuDrivePart,
+    Part,
+    ScenarioNetPart,
+    SyntheticPart,
+    WomdPart,
+)
 from catk_sim.datatypes import Scenario
 
 ACCEPTED = (
-    "a WOMD TFRecord of the scenario release (also .gz), GPUDrive JSON (also .gz, .xz), a folder "
-    "or a glob of one of them, a folder made by catk_sim.datasets.prepare, or "
-    "synthetic[:COUNT[:SEED]]"
+    "a WOMD TFRecord of the scenario release (also .gz), GPUDrive JSON or a ScenarioNet pickle "
+    "(also .gz, .xz), an Argoverse 2 scenario_*.parquet with its map beside it, a folder or a glob "
+    "of one of them, a folder made by catk_sim.datasets.prepare, or synthetic[:COUNT[:SEED]]"
 )
 SCENARIOS_PER_SEED = 1_000_000
 """`synthetic:COUNT:SEED` generates from seed `SEED * SCENARIOS_PER_SEED` on."""
@@ -33,6 +41,7 @@ CACHE = "cache"
 SYNTHETIC = "synthetic"
 
 _SCENARIOS_PER_PART = 64
+_ONE_A_FILE = (FileFormat.GPUDRIVE, FileFormat.ARGOVERSE2)
 
 _Items = TypeVar("_Items", range, tuple[Path, ...])
 _log = logging.getLogger(__name__)
@@ -151,14 +160,27 @@ def _open_files(name: str, files: Sequence[Path], on_error: OnError) -> Source:
         (others if kind is None else found[kind]).append(path)
     if len(found) != 1:
         raise DataError(f"wanted {ACCEPTED}; got {_describe(found, others)}", name)
+    [(kind, paths)] = found.items()
+    if kind == FileFormat.ARGOVERSE2:
+        # The maps are read with the scenarios that they belong to.
+        others = [path for path in others if not path.name.startswith(argoverse2.MAP_PREFIX)]
     if others:
         _log.warning("%s: left out what holds no scenarios: %s", name, _names(others))
-    [(kind, paths)] = found.items()
-    if kind == FileFormat.WOMD:
-        parts = tuple(WomdPart(path) for path in paths)
-        return Source(name=name, kind=kind, parts=parts, num_scenarios=None, on_error=on_error)
-    parts = tuple(GpuDrivePart(some) for some in _cut(tuple(paths)))
-    return Source(name=name, kind=kind, parts=parts, num_scenarios=len(paths), on_error=on_error)
+    parts = _file_parts(kind, tuple(paths))
+    count = len(paths) if kind in _ONE_A_FILE else None
+    return Source(name=name, kind=kind, parts=parts, num_scenarios=count, on_error=on_error)
+
+
+def _file_parts(kind: FileFormat, paths: tuple[Path, ...]) -> tuple[Part, ...]:
+    match kind:
+        case FileFormat.WOMD:
+            return tuple(WomdPart(path) for path in paths)
+        case FileFormat.GPUDRIVE:
+            return tuple(GpuDrivePart(some) for some in _cut(paths))
+        case FileFormat.SCENARIONET:
+            return tuple(ScenarioNetPart(some) for some in _cut(paths))
+        case FileFormat.ARGOVERSE2:
+            return tuple(Argoverse2Part(some) for some in _cut(paths))
 
 
 def _list_files(path: Path) -> list[Path]:

@@ -26,6 +26,7 @@ from catk_sim.datasets.tfrecord import enumerate_records
 from catk_sim.datasets.womd_map import decode_points, recorded_map
 from catk_sim.datasets.womd_schema import message_class
 from catk_sim.datasets.womd_writer import scenario_to_proto as scenario_to_proto
+from catk_sim.datasets.womd_writer import serialize_scenario as serialize_scenario
 from catk_sim.datasets.womd_writer import write_scenarios as write_scenarios
 from catk_sim.datatypes import Scenario
 

@@ -1,18 +1,16 @@
-"""The schema of WOMD's `Scenario` protocol buffers, for reading.
+"""The schema of WOMD's `Scenario` protocol buffers.
 
 It says what Waymo's `scenario.proto` and `map.proto` say of the fields that our `Scenario` holds,
-save that points and states are left as bytes, for `MessageTable` to decode by the thousand, and
-that enumerations are left as numbers, so that one which Waymo's enumeration does not know is seen
-and not dropped. Reading therefore needs none of Waymo's code.
+save that enumerations are left as numbers, so that one which Waymo's enumeration does not know is
+seen and not dropped. For reading, points and states are left as bytes, for `MessageTable` to decode
+by the thousand. Reading and writing therefore need none of Waymo's code.
 """
 
 from typing import Any
 
 from catk_sim.datasets.proto_schema import ProtoSchema
 
-_SCHEMA = ProtoSchema(
-    "catk_sim.womd",
-    """
+_TEXT = """
 message Scenario {
   repeated double timestamps_seconds = 1;
   repeated Track tracks = 2;
@@ -107,10 +105,20 @@ message StopSign {
 message Polygon {
   repeated bytes polygon = 1;
 }
-""",
+"""
+
+_SCHEMA = ProtoSchema("catk_sim.womd", _TEXT)
+_WRITING_SCHEMA = ProtoSchema(
+    "catk_sim.womd.writing",
+    _TEXT.replace("bytes states", "ObjectState states").replace("bytes", "MapPoint"),
 )
 
 
 def message_class(name: str) -> Any:
-    """Returns the class of a message of the schema."""
+    """Returns the class of a message of the schema, for reading."""
     return _SCHEMA.message_class(name)
+
+
+def writing_class(name: str) -> Any:
+    """Returns the class of a message of the schema, in which points and states are messages too."""
+    return _WRITING_SCHEMA.message_class(name)

@@ -12,6 +12,7 @@ from catk_sim.constants import CURRENT_STEP
 from catk_sim.datasets.protos import waymo_protos
 from catk_sim.datasets.tfrecord import write_records
 from catk_sim.datasets.womd_map import FEATURE_CODES, TYPED
+from catk_sim.datasets.womd_schema import writing_class
 from catk_sim.datatypes import LaneLinks, LaneLinkType, RoadGraph, Scenario
 
 _STATE = ("length", "width", "height", "heading", "velocity_x", "velocity_y")
@@ -35,16 +36,19 @@ def write_scenarios(
 ) -> None:
     """Writes scenarios as a WOMD file, which appears whole or not at all.
 
+    It takes none of Waymo's code. What `scenario_to_proto` says of precision holds.
+
     Args:
         path: The file to make or to replace.
         scenarios: At least one scenario; no batches.
         compress: Whether to compress with gzip; by default if the name ends in ".gz".
-
-    Raises:
-        ImportError: If Waymo's protocol buffers are not installed.
     """
-    records = (scenario_to_proto(scenario).SerializeToString() for scenario in scenarios)
-    write_records(path, records, compress=compress)
+    write_records(path, map(serialize_scenario, scenarios), compress=compress)
+
+
+def serialize_scenario(scenario: Scenario) -> bytes:
+    """Makes a record of a WOMD file: what `scenario_to_proto` makes, serialized."""
+    return _fill(writing_class("Scenario")(), scenario).SerializeToString()
 
 
 def scenario_to_proto(scenario: Scenario) -> Any:
@@ -60,6 +64,11 @@ def scenario_to_proto(scenario: Scenario) -> Any:
     Raises:
         ImportError: If Waymo's protocol buffers are not installed.
     """
+    return _fill(waymo_protos("scenario_pb2").Scenario(), scenario)
+
+
+def _fill(proto: Any, scenario: Scenario) -> Any:
+    """Says in a proto, which may be Waymo's or ours, what a scenario says."""
     if scenario.log.valid.dim() != 2:
         batch = tuple(scenario.log.valid.shape[:-2])
         raise ValueError(f"wanted a single scenario, got a batch of shape {batch}")
@@ -69,13 +78,11 @@ def scenario_to_proto(scenario: Scenario) -> Any:
     sdc = agents.is_sdc[kept].nonzero()[:, 0].tolist()
     if len(sdc) != 1:
         raise ValueError(f"wanted a scenario with one sdc, got {len(sdc)}")
-    proto = waymo_protos("scenario_pb2").Scenario(
-        scenario_id=scenario.scenario_id[0],
-        timestamps_seconds=scenario.timestamps.tolist(),
-        current_time_index=CURRENT_STEP,
-        sdc_track_index=sdc[0],
-        objects_of_interest=agents.agent_id[agents.valid & agents.of_interest].tolist(),
-    )
+    proto.scenario_id = scenario.scenario_id[0]
+    proto.timestamps_seconds.extend(scenario.timestamps.tolist())
+    proto.current_time_index = CURRENT_STEP
+    proto.sdc_track_index = sdc[0]
+    proto.objects_of_interest.extend(agents.agent_id[agents.valid & agents.of_interest].tolist())
     for index in agents.to_predict[kept].nonzero()[:, 0].tolist():
         difficulty = int(agents.difficulty[kept[index]])
         proto.tracks_to_predict.add(track_index=index, difficulty=difficulty)

@@ -11,7 +11,6 @@ import torch
 from catk_sim.datasets.womd import write_scenarios
 from catk_sim.datatypes import Scenario
 from tests import scenes
-from tests.catk_sim.datasets.protos import scenario_pb2
 
 
 def womd_scenario(scenario_id: str) -> Scenario:
@@ -21,8 +20,7 @@ def womd_scenario(scenario_id: str) -> Scenario:
 
 
 def write_tfrecord(path: Path, scenario_ids: list[str]) -> Path:
-    """Writes a WOMD file, or skips the test where Waymo's protos are absent."""
-    scenario_pb2()
+    """Writes a WOMD file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_scenarios(path, [womd_scenario(scenario_id) for scenario_id in scenario_ids])
     return path

@@ -49,6 +49,15 @@ def cache(tmp_path: Path) -> Path:
     return write_cache(tmp_path, [scenarios[:3], scenarios[3:]])
 
 
+def test_what_sources_do_not_tell_is_counted(cache: Path):
+    opened = ScenarioCache(cache)
+    opened.index.entries.pop(1)
+    assert opened.count_lacks() == {"": 2, "a map": 1}
+    (cache / "1.safetensors").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"1\.safetensors: wanted a shard of catk_sim scenarios"):
+        opened.count_lacks()
+
+
 def stored_dtype(path: Path, name: str) -> torch.dtype:
     with safe_open(path, framework="pt") as file:
         return file.get_tensor(name).dtype

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from catk_sim.constants import CURRENT_STEP, NUM_STEPS
+from catk_sim.datasets import centering
 from catk_sim.datasets.errors import DataError
 from catk_sim.datasets.gpudrive import parse_scenario, read_scenario
 from catk_sim.datasets.womd import parse_scenario as parse_proto
@@ -263,6 +264,23 @@ def test_a_bad_file_is_an_error_that_names_the_key(edit: Edit, message: str) -> 
     with pytest.raises(DataError, match=f"^some.json: .*{message}") as caught:
         parse(content)
     assert "\n" not in str(caught.value)
+
+
+def test_half_a_character_is_no_id() -> None:
+    with pytest.raises(DataError, match=r"wanted a scenario id of whole characters, got '\\ud800'"):
+        parse(junction() | dict(scenario_id="\ud800"))
+
+
+def test_lights_of_many_lanes_at_many_steps_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few of them need be told, and each has a place at every step."""
+    monkeypatch.setattr(centering, "MAX_LIGHT_STATES", 33)
+    assert parse(junction()).traffic_lights.valid.numel() == 33
+    content = junction()
+    content["tl_states"]["3"] = _light(["stop"], first_step=0)
+    with pytest.raises(
+        DataError, match=r"^some\.json: wanted at most 33 states of lights, got 4 lanes at 11 steps"
+    ):
+        parse(content)
 
 
 def test_a_history_that_is_too_short_is_an_error() -> None:

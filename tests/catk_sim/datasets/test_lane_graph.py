@@ -1,6 +1,10 @@
-import numpy as np
+import math
 
-from catk_sim.datasets.lane_graph import connect_lanes
+import numpy as np
+import pytest
+
+from catk_sim.datasets.errors import DataError
+from catk_sim.datasets.lane_graph import connect_lanes, connection_links
 from catk_sim.datasets.womd import read_scenarios
 from catk_sim.datatypes import LaneLinkType, MapFeatureType
 from tests.catk_sim.datasets.protos import scenario_pb2
@@ -48,6 +52,30 @@ def test_lanes_without_points_have_no_connections() -> None:
 
 def test_a_map_without_lanes_has_no_connections() -> None:
     assert connections(LINE) == []
+
+
+def test_the_links_of_connections_are_told_at_both_ends() -> None:
+    links = connection_links(np.array([0, 0]), np.array([1, 2]), np.array([10, 11, 12]))
+    exit_lane, entry_lane = LaneLinkType.EXIT_LANE, LaneLinkType.ENTRY_LANE
+    assert links[:, :3].tolist() == [
+        [0, exit_lane, 11],
+        [0, exit_lane, 12],
+        [1, entry_lane, 10],
+        [2, entry_lane, 10],
+    ]
+
+
+def test_many_lanes_in_one_place_are_refused() -> None:
+    """Comparing each with each would take memory that grows with the square of the file."""
+    lanes = [[(0.0, 0.0, 0.0)]] * 1100
+    with pytest.raises(DataError, match="file: 1099 lanes are in one place"):
+        connect_lanes(np.zeros((1100, 3)), np.ones(1100, int), np.arange(1100) < 1099, "file")
+    assert connections(*lanes[:5]) == [(a, b) for a in range(4) for b in range(4) if a != b]
+
+
+def test_lanes_that_are_nowhere_have_no_connections() -> None:
+    for odd in (math.nan, math.inf, 1e308):
+        assert connections(A, [(odd, 0.0, 0.0), (odd, odd, 0.0)], B, LINE) == [(0, 2)]
 
 
 def test_the_graph_of_a_real_map_is_found_again() -> None:

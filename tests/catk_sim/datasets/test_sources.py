@@ -13,6 +13,7 @@ from catk_sim.datasets.conversion import convert
 from catk_sim.datasets.synthetic import generate_scenario
 from tests.catk_sim.datasets.arbitrary import assert_equal
 from tests.catk_sim.datasets.files import womd_scenario, write_gpudrive, write_tfrecord
+from tests.catk_sim.datasets.foreign import womd_log, write_argoverse, write_pickle
 from tests.shared import shared_path
 
 IDS = ["a", "b", "c"]
@@ -72,6 +73,19 @@ def gpudrive_without_its_name(folder: Path) -> Path:
     return write_gpudrive(folder / "a.json", "a").rename(folder / "data")
 
 
+def scenarionet_files(folder: Path) -> Path:
+    for scenario_id, suffix in zip(IDS, (".pkl", ".pkl.gz", ".pkl.xz"), strict=True):
+        log = womd_log(scenario_id=scenario_id)
+        write_pickle(folder / f"sd_waymo_{scenario_id}{suffix}", log)
+    return folder
+
+
+def scenarionet_without_its_name(folder: Path) -> Path:
+    for scenario_id in IDS:
+        write_pickle(folder / scenario_id, womd_log(scenario_id=scenario_id))
+    return folder
+
+
 def prepared_cache(folder: Path) -> Path:
     source = open_scenarios(write_tfrecord(folder / "source", IDS))
     return convert(source, folder / "cache").folder
@@ -89,6 +103,8 @@ def prepared_cache(folder: Path) -> Path:
         glob_of_tfrecords,
         gpudrive_file,
         compressed_gpudrive_files,
+        scenarionet_files,
+        scenarionet_without_its_name,
         prepared_cache,
     ],
 )
@@ -187,6 +203,15 @@ def test_other_files_in_a_folder_are_left_out_and_named(
 def test_a_damaged_file_is_not_passed_over(tmp_path: Path, name: str, content: bytes):
     make = write_gpudrive if ".json" in name else lambda path, name: write_tfrecord(path, [name])
     make(tmp_path / name.replace("b", "a", 1).removesuffix(".gz").removesuffix(".xz"), "a")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        list(open_scenarios(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["sd_b.pkl", "sd_b.pkl.xz"])
+@pytest.mark.parametrize("content", [b"", b"\x80\x04damaged", b"\xfd7zXZ\x00damaged", b"nonsense"])
+def test_a_damaged_log_is_not_passed_over(tmp_path: Path, name: str, content: bytes):
+    write_pickle(tmp_path / "sd_a.pkl", womd_log())
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=name):
         list(open_scenarios(tmp_path))
@@ -292,9 +317,47 @@ def test_fingerprints_of_synthetic_scenarios_differ_by_count_and_seed():
     )
 
 
+def test_the_windows_of_a_log_are_scenarios_of_their_own(tmp_path: Path):
+    path = write_pickle(tmp_path / "sd_a.pkl", womd_log(200))
+    assert ids(path) == ["log-0", "log-91"]
+    assert open_scenarios(path).num_scenarios is None
+
+
+def test_the_lists_of_a_scenarionet_folder_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    scenarionet_files(tmp_path)
+    write_pickle(tmp_path / "dataset_summary.pkl", {"sd_waymo_a.pkl": {"track_length": 91}})
+    write_pickle(tmp_path / "dataset_mapping.pkl", {"sd_waymo_a.pkl": ""})
+    with caplog.at_level(logging.WARNING):
+        assert ids(tmp_path) == IDS
+    assert "dataset_mapping.pkl, dataset_summary.pkl" in caplog.text
+
+
+def test_scenarios_of_argoverse_are_recognised_with_their_maps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    pytest.importorskip("pyarrow")
+    path = write_argoverse(tmp_path / "one")
+    with caplog.at_level(logging.WARNING):
+        for data in (path, path.parent, tmp_path / "**" / "*", tmp_path / "*" / "*.parquet"):
+            assert ids(data) == ["some-scenario"]
+    assert "left out" not in caplog.text
+    assert open_scenarios(path).num_scenarios == 1
+
+
 def test_the_real_files_are_recognised():
     [scenario] = open_scenarios(shared_path("data/womd_scenario_proto"))
     assert scenario.scenario_id == ("637f20cafde22ff8",)
     source = open_scenarios(shared_path("data/womd_gpudrive_json"))
     assert source.num_scenarios == 122
     assert next(iter(source)).scenario_id == ("11c369e4c0b932ff",)
+
+
+@pytest.mark.slow
+def test_the_real_files_of_other_data_sets_are_recognised():
+    source = open_scenarios(shared_path("data/nuscenes_scenarionet_pkl"))
+    assert next(iter(source)).scenario_id == ("scene-0553-0",)
+    pytest.importorskip("pyarrow")
+    [scenario] = open_scenarios(shared_path("data/av2_motion_forecasting") / "**" / "*")
+    assert scenario.scenario_id == ("0a1e6f0a-1817-4a98-b02e-db8c9327d151",)

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from catk_sim.datasets.womd_schema import message_class
+from catk_sim.datasets.womd_schema import message_class, writing_class
 from tests.catk_sim.datasets.protos import scenario_pb2
 
 
@@ -35,6 +35,16 @@ def test_the_schema_agrees_with_waymos() -> None:
             assert other.message_type.name in ("ObjectState", "MapPoint")
         else:
             assert wire_type(ours) == wire_type(other), ours.full_name
+
+
+def test_the_schema_for_writing_agrees_with_waymos_in_points_and_states_too() -> None:
+    theirs = scenario_pb2().Scenario.DESCRIPTOR
+    found = pairs(writing_class("Scenario").DESCRIPTOR, theirs)
+    assert len(found) > 100
+    for ours, other in found:
+        assert ours.number == other.number, ours.full_name
+        assert ours.is_repeated == other.is_repeated, ours.full_name
+        assert wire_type(ours) == wire_type(other), ours.full_name
 
 
 @pytest.mark.parametrize("name", ["ObjectState", "MapPoint"])
