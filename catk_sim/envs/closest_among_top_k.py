@@ -33,7 +33,7 @@ class ClosestAmongTopK(VectorWrapper[Any, Any, Any, Any, Any]):
 
         token             the token that was played
         recovery_token    the token that best leads from where the agent was to where the log is
-                          next: the label to learn, whatever was played
+                          next: the label to learn, whatever was played; arbitrary if there is none
         recovery_valid    whether there is such a label: a controlled agent with a log to return to
 
     Args:
@@ -111,7 +111,10 @@ class ClosestAmongTopK(VectorWrapper[Any, Any, Any, Any, Any]):
         token = closest_to_pose_among_top_k(
             logits, self.vocabulary, kind, xy_local, heading_local, self.k, has_log=has_log
         )
-        return token, match_step(self.vocabulary, kind, xy_local, heading_local), has_log
+        recovery = match_step(
+            self.vocabulary, kind, xy_local, heading_local, matters=has_log & state.controlled
+        )
+        return token, recovery, has_log
 
     def _cleaned_log(self, state: SimState) -> Trajectory:
         # A reset replaces the scenario, a step does not.

@@ -163,7 +163,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     config.output.parent.mkdir(parents=True, exist_ok=True)
     vocabulary.save(config.output, provenance)
-    console = Console()
+    console = Console(emoji=False)
     for row, name in enumerate(("vehicles", "pedestrians", "cyclists")):
         console.print(
             f"{name}: {config.num_tokens} tokens from {provenance.num_motions[row]} motions "

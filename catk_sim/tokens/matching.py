@@ -40,6 +40,7 @@ def match_step(
     heading_local: Float[Tensor, "*batch agents"],
     *,
     box_size: Float[Tensor, "*batch agents 2"] | None = None,
+    matters: Bool[Tensor, "*batch agents"] | None = None,
 ) -> Int[Tensor, "*batch agents"]:
     """Finds the token that ends nearest to a pose.
 
@@ -49,10 +50,13 @@ def match_step(
         xy_local: The pose to reach (m), in the frame of the agent's current pose.
         heading_local: Its heading (rad) in that frame.
         box_size: Length and width (m) of each agent; by default its type's.
+        matters: The agents that are asked for; by default all. The tokens of the others are
+            arbitrary.
     """
     if agent_type.device.type == "cpu" and box_size is None:
-        everyone = torch.ones_like(agent_type, dtype=torch.bool)
-        return _TypeMatcher(vocabulary, agent_type)(xy_local, heading_local, everyone)
+        if matters is None:
+            matters = torch.ones_like(agent_type, dtype=torch.bool)
+        return _TypeMatcher(vocabulary, agent_type)(xy_local, heading_local, matters)
     shape = agent_type.shape
     flat = (agent_type.reshape(-1), xy_local.reshape(-1, 2), heading_local.reshape(-1))
     sizes = None if box_size is None else box_size.reshape(-1, 2)
@@ -84,8 +88,7 @@ class _TypeMatcher:
     ) -> None:
         self._row = vocabulary.type_index(agent_type)
         self._size = vocabulary.size[self._row]
-        # (types, 2, 4, tokens): tokens last, so that the arithmetic runs along memory.
-        self._ends = vocabulary.end_corners.permute(0, 3, 2, 1).contiguous()
+        self._ends = vocabulary.end_corners_by_axis
         self._chunk = max(1, _CPU_PAIRS // vocabulary.num_tokens)
 
     def __call__(

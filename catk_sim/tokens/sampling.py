@@ -1,5 +1,6 @@
 """Ways to choose a motion token from a policy's logits."""
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
@@ -24,8 +25,14 @@ def sample_top_k(
         generator: Source of randomness, on the device of the logits.
     """
     _check_k(k, logits)
-    values, tokens = top_k(logits, k)
-    return _draw(values, tokens, temperature, generator)
+    # Rows that `expand` made are equal: one is enough to choose from.
+    copies = logits.dim() > 1 and logits.stride(0) == 0
+    distinct = logits[:1] if copies else logits
+    tokens = _largest(distinct, k)
+    shape = (*logits.shape[:-1], k)
+    return _draw(
+        distinct.gather(-1, tokens).expand(shape), tokens.expand(shape), temperature, generator
+    )
 
 
 def sample_top_p(
@@ -114,24 +121,44 @@ def closest_to_pose_among_top_k(
 def top_k(
     logits: Float[Tensor, "*batch tokens"], k: int
 ) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
-    """Returns the `k` largest logits, the largest first, and their tokens: as `Tensor.topk`.
+    """Returns the `k` largest logits, the largest first, and their tokens: as `Tensor.topk`."""
+    tokens = _largest(logits, k)
+    values, order = logits.gather(-1, tokens).sort(dim=-1, descending=True)
+    return values, tokens.gather(-1, order)
+
+
+def _largest(logits: Float[Tensor, "*batch tokens"], k: int) -> Int[Tensor, "*batch k"]:
+    """Finds the `k` largest logits, in any order.
 
     Takes the `k` groups of tokens with the largest maxima first: no other group can hold one of
     the `k` largest. Choosing is slow, so few should be chosen from.
     """
     num_groups = logits.shape[-1] // _GROUP
     if logits.shape[-1] % _GROUP or 2 * k > num_groups:
-        values, tokens = logits.topk(k)
-        return values, tokens
+        return _chosen(logits, k)
     # (*batch, members, groups)
     groups = logits.unflatten(-1, (_GROUP, num_groups))
-    best = groups.amax(-2).topk(k, sorted=False).indices
+    best = _chosen(groups.amax(-2), k)
     members = groups.gather(-1, best[..., None, :].expand(*best.shape[:-1], _GROUP, k))
-    values, place = members.flatten(-2).topk(k)
-    return values, best.gather(-1, place % k) + num_groups * (place // k)
+    place = _chosen(members.flatten(-2), k)
+    return best.gather(-1, place % k) + num_groups * (place // k)
 
 
 _GROUP = 8
+
+
+def _chosen(values: Float[Tensor, "*batch tokens"], k: int) -> Int[Tensor, "*batch k"]:
+    """Finds the `k` largest values, in any order."""
+    length = values.shape[-1]
+    if values.device.type == "cpu" and values.dtype == torch.float32:
+        # NumPy partitions with vector instructions, torch does not.
+        rows = values.detach().numpy().reshape(-1, length)
+        least = np.partition(rows, length - k, axis=-1)[:, length - k]
+        chosen = np.flatnonzero(rows >= least[:, None])
+        # Where values are equal, there may be more of them.
+        if len(chosen) == k * len(rows):
+            return torch.from_numpy(chosen % length).view(*values.shape[:-1], k)
+    return values.topk(k, sorted=False).indices
 
 
 def _nearest(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,11 @@ class MotionVocabulary(TensorTree):
         """
         xy, heading = self.end_poses[..., :2], self.end_poses[..., 2]
         return box_corners(xy, heading, self.size[:, None].expand_as(xy))
+
+    @cached_property
+    def end_corners_by_axis(self) -> Float[Tensor, "types 2 4 tokens"]:
+        """`end_corners` with tokens last, so that arithmetic on them runs along memory."""
+        return self.end_corners.permute(0, 3, 2, 1).contiguous()
 
 
 def read_provenance(path: Path | str) -> Provenance:

@@ -2,7 +2,6 @@
 
 import math
 
-import cv2
 import numpy as np
 
 from catk_sim.datatypes import RoadGraph
@@ -62,4 +61,7 @@ class Backdrop:
         )
         pixels = np.empty((camera.size, camera.size, 3), dtype=np.uint8)
         draw_map(Canvas(pixels, camera, _FINER * view.size / 800), self._features)
+        # Here, so that training does without it.
+        import cv2
+
         return cv2.resize(pixels, (sides, sides), interpolation=cv2.INTER_AREA).astype(np.uint8)

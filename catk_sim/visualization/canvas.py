@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TypeAlias
 
-import cv2
 import numpy as np
 from jaxtyping import Float, Int32, UInt8
 
@@ -18,6 +18,13 @@ Lines: TypeAlias = Sequence[Float[np.ndarray, "_ 2"]] | Float[np.ndarray, "_ _ 2
 
 # OpenCV takes sub-pixel coordinates as integers in sixteenths of a pixel.
 _SHIFT = 4
+
+
+def _opencv() -> ModuleType:
+    """Imports OpenCV when something is drawn, so that training does without its 16 MB."""
+    import cv2
+
+    return cv2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +83,7 @@ class Canvas:
 
     def stroke(self, lines: Lines, color: Color, width: int, *, closed: bool = False) -> None:
         """Draws polylines."""
+        cv2 = _opencv()
         if len(lines):
             cv2.polylines(
                 self.pixels, self._fixed(lines), closed, color, width, cv2.LINE_AA, _SHIFT
@@ -83,11 +91,13 @@ class Canvas:
 
     def fill(self, polygons: Lines, color: Color) -> None:
         """Fills polygons, each by itself: what two of them share is filled."""
+        cv2 = _opencv()
         for polygon in self._fixed(polygons):
             cv2.fillPoly(self.pixels, [polygon], color, cv2.LINE_AA, _SHIFT)
 
     def fill_convex(self, polygons: Lines, colors: Sequence[Color]) -> None:
         """Fills convex polygons, each in its own colour."""
+        cv2 = _opencv()
         for polygon, color in zip(self._fixed(polygons), colors, strict=True):
             cv2.fillConvexPoly(self.pixels, polygon, color, cv2.LINE_AA, _SHIFT)
 

@@ -5,14 +5,12 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from catk_sim.constants import NUM_MARKS
-from catk_sim.datatypes import TensorTree
 from catk_sim.geometry.se2 import rotate
-from catk_sim.tokens import MotionTokens
-from policies.smart.attention import Relation, RelationalAttention, split_blocks
+from policies.smart.attention import RelationalAttention, split_blocks
 from policies.smart.config import SMARTConfig
 from policies.smart.graph import (
     ANGLE_RANGE,
@@ -23,62 +21,11 @@ from policies.smart.graph import (
     relative_ranges,
 )
 from policies.smart.layers import MLP, FourierEmbedding, Memo, MLPEmbedding
+from policies.smart.memory import MapMemory, Past
+from policies.smart.native.encoding import Encoding
+from policies.smart.native.library import takes
 from policies.smart.nodes import AgentNodes
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class MapMemory(TensorTree):
-    """What agents need of a map.
-
-    Attributes:
-        xy: Where map tokens begin (m).
-        heading: Their directions there (rad).
-        valid: False for padding.
-        features: Their features.
-        keys_values: The keys and values of these in each block of the decoder.
-    """
-
-    xy: Float[Tensor, "*batch map_tokens 2"]
-    heading: Float[Tensor, "*batch map_tokens"]
-    valid: Bool[Tensor, "*batch map_tokens"]
-    features: Float[Tensor, "*batch map_tokens hidden"]
-    keys_values: Float[Tensor, "*batch map_tokens blocks keys_values"]
-
-    def poses(self) -> tuple[Poses, Int[Tensor, " valid_tokens"]]:
-        """Lists the valid tokens of a batch of maps, and their places in its flat list."""
-        scene, place = self.valid.nonzero(as_tuple=True)
-        poses = Poses(xy=self.xy[scene, place], heading=self.heading[scene, place], group=scene)
-        return poses, scene * self.valid.shape[1] + place
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Past(TensorTree):
-    """What agents remember of their last marks.
-
-    Attributes:
-        xy: Where they were (m), the latest last.
-        heading: Their directions then (rad).
-        valid: Whether they were there.
-        keys_values: Keys and values of each block's temporal attention.
-    """
-
-    xy: Float[Tensor, "*batch agents span 2"]
-    heading: Float[Tensor, "*batch agents span"]
-    valid: Bool[Tensor, "*batch agents span"]
-    keys_values: Float[Tensor, "*batch agents span blocks keys_values"]
-
-    def append(
-        self,
-        tokens: MotionTokens,
-        keys_values: Float[Tensor, "*batch agents 1 blocks keys_values"],
-    ) -> "Past":
-        """Forgets the earliest mark and remembers one more."""
-        return Past(
-            xy=torch.cat([self.xy[..., 1:, :], tokens.xy], dim=-2),
-            heading=torch.cat([self.heading[..., 1:], tokens.heading], dim=-1),
-            valid=torch.cat([self.valid[..., 1:], tokens.valid], dim=-1),
-            keys_values=torch.cat([self.keys_values[..., 1:, :, :], keys_values], dim=-3),
-        )
+from policies.smart.relation import Relation
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -202,7 +149,7 @@ class AgentDecoder(nn.Module):
     ) -> tuple[Float[Tensor, "nodes hidden"], Float[Tensor, "nodes blocks keys_values"]]:
         """Runs all blocks on what was observed; see `forward`."""
         map_memory = split_blocks(map_keys_values)
-        past_memory = None if past is None else split_blocks(past.keys_values)
+        past_memory = None if past is None else split_blocks(past.sources.keys_values)
         temporal = self.relate_to_past(situation.nodes, past)
         features, remembered = situation.inputs, []
         for index, block in enumerate(self._blocks()):
@@ -250,8 +197,11 @@ class AgentDecoder(nn.Module):
         source = order[position]
         kept = self._keep(torch.ones_like(track, dtype=torch.bool))
         destination, place = (found & kept[:, None] & kept[source]).nonzero(as_tuple=True)
-        neighbors = Neighbors.from_edges(destination, source[destination, place], nodes.count)
-        return self._encode_in_time(nodes, nodes.poses, nodes.mark, neighbors)
+        neighbors = Neighbors.from_edges(
+            destination, source[destination, place], nodes.count, padded=not takes(nodes.poses.xy)
+        )
+        encoding = self._encode_in_time(nodes, nodes.poses, nodes.mark, neighbors)
+        return Relation.from_encoding(neighbors, encoding, num_heads=self.num_heads)
 
     def _relate_to(self, past: Past, nodes: AgentNodes) -> Relation:
         """Relates nodes of one mark to what their agents remember."""
@@ -259,43 +209,39 @@ class AgentDecoder(nn.Module):
         valid = self._keep(past.valid).reshape(-1, self.span)[row]
         destination, place = valid.nonzero(as_tuple=True)
         neighbors = Neighbors.from_edges(
-            destination, row[destination] * self.span + place, nodes.count
+            destination,
+            row[destination] * self.span + place,
+            nodes.count,
+            padded=not takes(nodes.poses.xy),
         )
         heading = past.heading.reshape(-1)
         poses = Poses(xy=past.xy.reshape(-1, 2), heading=heading, group=heading.long())
         mark = torch.arange(-self.span, 0, device=row.device).repeat(heading.shape[0] // self.span)
-        return self._encode_in_time(
-            replace(nodes, mark=torch.zeros_like(row)), poses, mark, neighbors, self.memory_stride
+        nodes = replace(nodes, mark=torch.zeros_like(row))
+        encoding = self._encode_in_time(nodes, poses, mark, neighbors)
+        neighbors = replace(neighbors, source=past.sources.place(neighbors.source))
+        return Relation.from_encoding(
+            neighbors, encoding, num_heads=self.num_heads, stride=self.memory_stride
         )
 
     def _encode_in_time(
-        self,
-        nodes: AgentNodes,
-        past: Poses,
-        past_mark: Tensor,
-        neighbors: Neighbors,
-        stride: int | None = None,
-    ) -> Relation:
+        self, nodes: AgentNodes, past: Poses, past_mark: Tensor, neighbors: Neighbors
+    ) -> Float[Tensor, "slots hidden"] | Encoding:
         scalars = relative_pose(nodes.poses, past, neighbors)
         ago = past_mark[neighbors.source] - nodes.mark[neighbors.slot_destination]
         scalars = torch.cat([scalars, ago[:, None].to(scalars.dtype)], dim=1)
-        return Relation.from_encoding(
-            neighbors,
-            self.temporal_relation.normalised(scalars),
-            num_heads=self.num_heads,
-            stride=stride,
-        )
+        return self.temporal_relation.encode(scalars)
 
     def _relate_to_map(self, nodes: AgentNodes, maps: MapMemory) -> Relation:
         """Relates nodes to the map tokens near them."""
-        poses, place = maps.poses()
+        poses, place = maps.poses
         edges = radius_edges(nodes.poses, poses, self.map_agent_radius)
-        neighbors = Neighbors.from_edges(*edges, nodes.count)
+        neighbors = Neighbors.from_edges(*edges, nodes.count, padded=not takes(poses.xy))
         scalars = relative_pose(nodes.poses, poses, neighbors)
         neighbors = replace(neighbors, source=place[neighbors.source])
         return Relation.from_encoding(
             neighbors,
-            self.map_relation.normalised(scalars),
+            self.map_relation.encode(scalars),
             num_heads=self.num_heads,
             stride=self.memory_stride,
         )
@@ -306,7 +252,9 @@ class AgentDecoder(nn.Module):
         poses = replace(nodes.poses, group=moment)
         destination, source = radius_edges(poses, poses, self.agent_radius)
         others = destination != source
-        neighbors = Neighbors.from_edges(destination[others], source[others], nodes.count)
+        neighbors = Neighbors.from_edges(
+            destination[others], source[others], nodes.count, padded=not takes(poses.xy)
+        )
         scalars = relative_pose(poses, poses, neighbors)
-        encoding = self.agent_relation.normalised(scalars)
+        encoding = self.agent_relation.encode(scalars)
         return Relation.from_encoding(neighbors, encoding, num_heads=self.num_heads)

@@ -1,8 +1,6 @@
 """Attention between nodes that stand in a relation to each other."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,70 +10,12 @@ from torch import Tensor, nn
 
 from policies.smart.config import SMARTConfig
 from policies.smart.edges import HeadEdges
-from policies.smart.graph import Neighbors
 from policies.smart.layers import Memo, ParametersOf
 from policies.smart.linear import Linear, linear
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Relation:
-    """Who attends to whom, and the normalised encoding of how they stand to each other.
-
-    Attributes:
-        neighbors: Who attends to whom.
-        edges: The same for each head.
-        encodings: Those of the slots of each bucket.
-    """
-
-    neighbors: Neighbors
-    edges: HeadEdges
-    encodings: tuple[Float[Tensor, "_ _ hidden"], ...]
-
-    @classmethod
-    def from_encoding(
-        cls,
-        neighbors: Neighbors,
-        encoding: Float[Tensor, "slots hidden"],
-        *,
-        num_heads: int,
-        stride: int | None = None,
-    ) -> "Relation":
-        """Relates neighbours by the encodings of their slots.
-
-        Args:
-            neighbors: Who attends to whom.
-            encoding: How, normalised; the layers share the statistics of the normalisation.
-            num_heads: Heads of attention.
-            stride: Heads from a source's keys to the next source's, if the sources are not the
-                destinations themselves.
-        """
-        # Queries, skips and gates lie between the keys and values of two destinations.
-        edges = HeadEdges(neighbors=neighbors, num_heads=num_heads, stride=stride or 5 * num_heads)
-        encodings = [encoding[slots].unflatten(0, shape) for _, slots, shape in neighbors.buckets]
-        return cls(neighbors=neighbors, edges=edges, encodings=tuple(encodings))
-
-    @classmethod
-    def cat(
-        cls,
-        relations: Sequence["Relation"],
-        destinations: Sequence[int],
-        *,
-        sources: Sequence[int] | None = None,
-    ) -> "Relation":
-        """Joins relations. Their encodings are shared.
-
-        Args:
-            relations: With the same heads and stride.
-            destinations: How many destinations there are to each.
-            sources: How many sources there are to each, if each has its own.
-        """
-        joined = Neighbors.cat([part.neighbors for part in relations], destinations, sources)
-        first = relations[0].edges
-        return cls(
-            neighbors=joined,
-            edges=HeadEdges(neighbors=joined, num_heads=first.num_heads, stride=first.stride),
-            encodings=tuple(encoding for part in relations for encoding in part.encodings),
-        )
+from policies.smart.native.attention import EdgeList, RelationWeights, attend, fits, gather
+from policies.smart.native.encoding import Layer
+from policies.smart.native.library import takes
+from policies.smart.relation import Relation
 
 
 class RelationalAttention(nn.Module):
@@ -132,6 +72,7 @@ class RelationalAttention(nn.Module):
             nn.LayerNorm(hidden_dim),
         )
         self._folded: Memo[_Folded] = Memo()
+        self._relation_weights: Memo[RelationWeights] = Memo()
         self._foldable = ParametersOf(
             *(self.query, self.key, self.value, self.skip, self.gate),
             *(self.relation_key, self.relation_value, self.norm_relation),
@@ -192,27 +133,65 @@ class RelationalAttention(nn.Module):
         self, query: Tensor, keys_values: Tensor, relation: Relation
     ) -> Float[Tensor, "destinations attention"]:
         """Returns the attended values; zero for destinations without neighbours."""
-        neighbors, folded = relation.neighbors, self._fold()
-        gathered = torch.zeros_like(query)
-        if not neighbors.buckets:
-            return gathered
+        neighbors = relation.neighbors
+        if not len(neighbors.destination):
+            return torch.zeros_like(query)
+        dropout = self.dropout if self.training else 0.0
+        edges = relation.edge_list if self._is_native(query) else None
+        if edges is not None and not torch.is_grad_enabled() and not dropout:
+            return self._gather_natively(query, keys_values, relation, edges)
+        folded, gathered = self._fold(), torch.zeros_like(query)
         query = query.index_select(0, neighbors.destination)
         heads = query.unflatten(-1, (self.num_heads, self.head_dim)).transpose(0, 1)
         relation_query = torch.bmm(heads, folded.relation_key).transpose(0, 1)
         # It multiplies into given memory, which autocast would not convert.
         with torch.autocast(query.device.type, enabled=False):
-            value_sum, relation_sum, total = _AttendToNeighbors.apply(
-                query,
-                relation_query.to(query.dtype),
-                keys_values,
-                relation.edges,
-                self.dropout if self.training else 0.0,
-                *(encoding.to(query.dtype) for encoding in relation.encodings),
-            )
+            operands = query, relation_query.to(query.dtype), keys_values
+            if edges is not None:
+                encodings = [encoding.to(query.dtype) for encoding in relation.normalised]
+                sums = attend(*operands, edges, encodings, dropout=dropout)
+            else:
+                encodings = relation.by_bucket(query.dtype)
+                sums = _AttendToNeighbors.apply(*operands, relation.edges, dropout, *encodings)
+        value_sum, relation_sum, total = sums
         value = torch.bmm(relation_sum.transpose(0, 1), folded.relation_value)
         value = torch.addcmul(value.transpose(0, 1), total, folded.relation_bias)
         value = value_sum + value.flatten(1)
         return gathered.index_copy(0, neighbors.destination, value.to(gathered.dtype))
+
+    def _gather_natively(
+        self, query: Tensor, keys_values: Tensor, relation: Relation, edges: EdgeList
+    ) -> Float[Tensor, "destinations attention"]:
+        unfinished = relation.unfinished
+        layer = unfinished[0].layer if unfinished else None
+        behind = (layer.weight, layer.bias) if layer is not None else ()
+        weights = self._relation_weights(
+            partial(self._put_behind, layer), (*self._foldable, *behind)
+        )
+        encodings = [part.features for part in unfinished] or relation.normalised
+        return gather(
+            query,
+            keys_values,
+            edges,
+            relation.neighbors.destination,
+            [encoding.to(query.dtype) for encoding in encodings],
+            [part.scale for part in unfinished],
+            weights,
+        )
+
+    def _put_behind(self, layer: Layer | None) -> RelationWeights:
+        folded = self._fold()
+        return RelationWeights.behind(
+            layer,
+            key=folded.relation_key,
+            value=folded.relation_value.mT,
+            bias=folded.relation_bias,
+        )
+
+    def _is_native(self, query: Tensor) -> bool:
+        """Tells whether native kernels work on this layer."""
+        hidden_dim = self.norm.normalized_shape[0]
+        return takes(query) and fits(self.num_heads, hidden_dim, self.head_dim)
 
 
 def split_blocks(

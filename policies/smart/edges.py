@@ -51,7 +51,7 @@ class HeadEdges:
     @cached_property
     def starts(self) -> Int[Tensor, " rows_and_end"]:
         """The first entry of each row, and where the last row ends."""
-        ends = self._widths.repeat_interleave(self.num_heads).cumsum(0)
+        ends = self.neighbors.width.repeat_interleave(self.num_heads).cumsum(0)
         return torch.cat([ends.new_zeros(1), ends]).to(torch.int32)
 
     @cached_property
@@ -107,14 +107,6 @@ class HeadEdges:
         return sums.view(self.num_heads, num_sources, -1).transpose(0, 1).flatten(1)
 
     @cached_property
-    def _widths(self) -> Int[Tensor, " destinations"]:
-        """How many slots each destination has."""
-        device = self.neighbors.source.device
-        shapes = torch.tensor([bucket.shape for bucket in self.neighbors.buckets], device=device)
-        counts, widths = shapes.view(-1, 2).unbind(dim=1)
-        return widths.repeat_interleave(counts, output_size=len(self.neighbors.destination))
-
-    @cached_property
     def _by_source(
         self,
     ) -> tuple[Int[Tensor, " edges"], Int[Tensor, " entries"], Int[Tensor, " entries"]]:
@@ -122,7 +114,7 @@ class HeadEdges:
         real = (~self.neighbors.is_padding).nonzero()[:, 0]
         source = self.neighbors.source[real]
         order = source.argsort(stable=True)
-        slot, heads, widths = real[order], self.num_heads, self._widths
+        slot, heads, widths = real[order], self.num_heads, self.neighbors.width
         destination = torch.arange(len(widths), device=slot.device).repeat_interleave(
             widths, output_size=len(self.neighbors.source)
         )[slot]

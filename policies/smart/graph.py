@@ -1,8 +1,9 @@
 """Who attends to whom. The one ragged place: everything outside is padded and masked."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from catk_sim.geometry.se2 import wrap_angle
+from policies.smart.native.geometry import relate, search
+from policies.smart.native.library import takes
 
 ANGLE_RANGE = (-math.pi, math.pi)
 """Least and largest angle (rad)."""
@@ -51,25 +54,29 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Neighbors:
-    """Neighbours of a list of destinations, padded a little.
+    """Neighbours of a list of destinations, padded a little or not at all.
 
     Destinations with about as many neighbours form a bucket, a small rectangle of slots, one
     behind the other in a flat list. So attention is a batched matrix product for each bucket,
-    without a padded neighbour for every real one and without scattering.
+    without a padded neighbour for every real one and without scattering. Kernels that take rows of
+    any length need no padding: then destinations are in order.
 
     Attributes:
         destination: The destinations that have neighbours, bucket by bucket.
         source: The neighbour in each slot; 0 in slots of padding.
         slot_destination: The destination that each slot belongs to.
+        width: How many slots each destination has.
         is_padding: Whether a slot is padding.
-        buckets: Where each bucket lies.
+        shapes: How many destinations each bucket has, and how many slots each of these has. None
+            if nothing is padded: then a bucket is what has the same width.
     """
 
     destination: Int[Tensor, " rows"]
     source: Int[Tensor, " slots"]
     slot_destination: Int[Tensor, " slots"]
+    width: Int[Tensor, " rows"]
     is_padding: Bool[Tensor, " slots"]
-    buckets: tuple[Bucket, ...]
+    shapes: tuple[tuple[int, int], ...] | None
 
     @classmethod
     def from_edges(
@@ -77,9 +84,28 @@ class Neighbors:
         destination: Int[Tensor, " edges"],
         source: Int[Tensor, " edges"],
         num_destinations: int,
+        *,
+        padded: bool = True,
     ) -> "Neighbors":
-        """Groups a list of edges, which must be sorted by destination."""
+        """Groups a list of edges, which must be sorted by destination.
+
+        Args:
+            destination: That of each edge.
+            source: That of each edge.
+            num_destinations: Destinations, with those that have no edge.
+            padded: Whether there are to be few buckets.
+        """
         degree = torch.bincount(destination, minlength=num_destinations)
+        if not padded:
+            order = degree.nonzero()[:, 0]
+            return cls(
+                destination=order,
+                source=source,
+                slot_destination=destination,
+                width=degree[order],
+                is_padding=torch.zeros_like(source, dtype=torch.bool),
+                shapes=None,
+            )
         largest = int(degree.max()) if num_destinations else 0
         widths = _widths_up_to(largest)
         # Bucket 0 holds those without neighbours.
@@ -98,10 +124,11 @@ class Neighbors:
             destination=order,
             source=source.new_zeros(num_slots).index_copy(0, slot, source),
             slot_destination=order.repeat_interleave(width, output_size=num_slots),
+            width=width,
             is_padding=torch.ones(num_slots, dtype=torch.bool, device=slot.device).index_fill(
                 0, slot, False
             ),
-            buckets=_lay_out(shapes),
+            shapes=tuple(shapes),
         )
 
     @classmethod
@@ -121,16 +148,32 @@ class Neighbors:
         first = list(accumulate(destinations, initial=0))
         first_source = [0] * len(first) if sources is None else accumulate(sources, initial=0)
         offsets = list(zip(parts, first, first_source, strict=False))
-        shapes = [bucket.shape for part in parts for bucket in part.buckets]
+        shapes = [part.shapes for part in parts]
+        joined = tuple(shape for some in shapes if some is not None for shape in some)
         return cls(
             destination=torch.cat([part.destination + begin for part, begin, _ in offsets]),
             source=torch.cat([part.source + begin for part, _, begin in offsets]),
             slot_destination=torch.cat(
                 [part.slot_destination + begin for part, begin, _ in offsets]
             ),
+            width=torch.cat([part.width for part in parts]),
             is_padding=torch.cat([part.is_padding for part in parts]),
-            buckets=_lay_out(shapes),
+            shapes=None if None in shapes else joined,
         )
+
+    @cached_property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """Where each bucket lies."""
+        shapes = self.shapes
+        if shapes is None:
+            widths, counts = self.width.unique_consecutive(return_counts=True)
+            shapes = zip(counts.tolist(), widths.tolist(), strict=True)
+        return _lay_out(shapes)
+
+    @cached_property
+    def starts(self) -> Int[Tensor, " rows_and_end"]:
+        """The first slot of each destination, and where the last one's end."""
+        return torch.cat([self.width.new_zeros(1), self.width.cumsum(0)])
 
     @property
     def num_edges(self) -> int:
@@ -145,7 +188,7 @@ def _widths_up_to(largest: int) -> list[int]:
     return widths
 
 
-def _lay_out(shapes: list[tuple[int, int]]) -> tuple[Bucket, ...]:
+def _lay_out(shapes: Iterable[tuple[int, int]]) -> tuple[Bucket, ...]:
     buckets, row, slot = [], 0, 0
     for rows, width in shapes:
         next_row, next_slot = row + rows, slot + rows * width
@@ -183,6 +226,16 @@ def radius_edges(
     row, column, num_columns = _cells(destinations, sources, radius / reach)
     count = destinations.xy.shape[0]
     keys, order = (row[count:] * num_columns + column[count:]).sort()
+    if takes(sources.xy):
+        return search(
+            destinations.xy,
+            (row[:count], column[:count]),
+            sources.xy,
+            (keys, order),
+            num_columns=int(num_columns),
+            reach=reach,
+            radius=radius,
+        )
     # Cells of a row follow each other, so the cells in reach are one range a row.
     rows = row[:count, None] + torch.arange(-reach, reach + 1, device=row.device)
     left = rows * num_columns + (column[:count, None] - reach)
@@ -225,6 +278,13 @@ def relative_pose(
 
     The bearing of a neighbour at the same place is 0, however the destination is turned.
     """
+    if takes(destinations.xy):
+        return relate(
+            (destinations.xy, destinations.heading),
+            (sources.xy, sources.heading),
+            neighbors.slot_destination,
+            neighbors.source,
+        )
     heading = destinations.heading[:, None]
     frame = torch.cat([destinations.xy, heading, heading.cos(), heading.sin()], dim=1)
     frame = frame.index_select(0, neighbors.slot_destination)

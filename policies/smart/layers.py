@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from policies.smart.linear import Linear, linear
+from policies.smart.native.encoding import Curves, Encoding, Layer, fits
+from policies.smart.native.library import takes
 
 TABLE_SIZE = 1024
 """Places at which the networks of `FourierEmbedding` are evaluated."""
@@ -178,6 +181,7 @@ class FourierEmbedding(nn.Module):
         self._all = ParametersOf(self)
         self._table: Memo[Tensor] = Memo()
         self._folded: Memo[tuple[Tensor, ...]] = Memo()
+        self._curves_in_c: Memo[Curves] = Memo()
 
     def forward(
         self, scalars: Float[Tensor, "rows scalars"], extra: Float[Tensor, "rows out"] | None = None
@@ -190,10 +194,17 @@ class FourierEmbedding(nn.Module):
                 total = total + self._curves(scalars[:, self._exact].mT, self._exact).sum(dim=0)
         return self.combine(total if extra is None else total + extra)
 
+    def encode(
+        self, scalars: Float[Tensor, "rows scalars"]
+    ) -> Float[Tensor, "rows out"] | Encoding:
+        """Does what `normalised` does, or leaves the last layer to attention."""
+        if self._is_learned(scalars) or not self._is_native(scalars):
+            return self.normalised(scalars)
+        return self._curves_in_c(partial(self._tabulate_for_c, scalars), self._all).encode(scalars)
+
     def normalised(self, scalars: Float[Tensor, "rows scalars"]) -> Float[Tensor, "rows out"]:
         """Embeds each row and normalises it to mean 0 and variance 1."""
-        learned = torch.is_grad_enabled() and any(p.requires_grad for p in self._all)
-        if learned or self._exact or torch.is_autocast_enabled(scalars.device.type):
+        if self._is_learned(scalars):
             return functional.layer_norm(self(scalars), self.weight_out.shape[-1:])
         # Centred weights make the means zero, so that they need not be taken.
         table, gain, shift, weight, bias = self._folded(self._fold, self._all)
@@ -209,6 +220,29 @@ class FourierEmbedding(nn.Module):
             last = linear(hidden, weight, bias)
             torch.mul(last, _inverse_deviation(last), out=out)
         return embedded
+
+    def _is_learned(self, scalars: Tensor) -> bool:
+        """Tells whether this must be computed as it is written."""
+        learned = torch.is_grad_enabled() and any(p.requires_grad for p in self._all)
+        autocast = torch.is_autocast_enabled(scalars.device.type)
+        return learned or bool(self._exact) or autocast
+
+    def _is_native(self, scalars: Tensor) -> bool:
+        """Tells whether native kernels work on this embedding."""
+        hidden_dim = self.weight_out.shape[-1]
+        return takes(scalars) and takes(self.weight_out) and fits(hidden_dim, len(self._ranges))
+
+    def _tabulate_for_c(self, scalars: Tensor) -> Curves:
+        table, gain, shift, weight, bias = self._fold()
+        first, scale = self._grid(scalars)
+        return Curves(
+            table=table,
+            first=first,
+            scale=scale,
+            gain=gain.detach(),
+            shift=shift.detach(),
+            layer=Layer.of(weight, bias),
+        )
 
     def _fold(self) -> tuple[Tensor, ...]:
         norm, last = self.combine[0], self.combine[2]
@@ -245,12 +279,20 @@ class FourierEmbedding(nn.Module):
     ) -> tuple[Int[Tensor, "rows tabulated"], Float[Tensor, "rows tabulated"]]:
         """Finds the row of the table below each scalar, and how far it is to the next."""
         steps = TABLE_SIZE - 1
-        first = scalars.new_tensor([least for least, _ in self._ranges])
-        scale = scalars.new_tensor([steps / (largest - least) for least, largest in self._ranges])
+        first, scale = self._grid(scalars)
         place = ((scalars - first) * scale).clamp(0, steps)
         below = place.floor().clamp(max=steps - 1)
         begin = torch.arange(len(self._ranges), device=place.device, dtype=torch.int32)
         return below.to(torch.int32) + TABLE_SIZE * begin, place - below
+
+    def _grid(
+        self, scalars: Float[Tensor, "rows tabulated"]
+    ) -> tuple[Float[Tensor, " tabulated"], Float[Tensor, " tabulated"]]:
+        """Tells each scalar's number at the first row of its table, and how many rows a unit is."""
+        steps = TABLE_SIZE - 1
+        first = scalars.new_tensor([least for least, _ in self._ranges])
+        scale = scalars.new_tensor([steps / (largest - least) for least, largest in self._ranges])
+        return first, scale
 
 
 def _inverse_deviation(centred: Float[Tensor, "rows features"]) -> Float[Tensor, "rows 1"]:

@@ -6,11 +6,13 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from policies.smart.attention import Relation, RelationalAttention
+from policies.smart.attention import RelationalAttention
 from policies.smart.config import SMARTConfig
 from policies.smart.graph import Neighbors, Poses, radius_edges, relative_pose, relative_ranges
 from policies.smart.layers import FourierEmbedding, MLPEmbedding
 from policies.smart.map_tokens import LaneLight, MapTokens, PointType, PolygonType
+from policies.smart.native.library import takes
+from policies.smart.relation import Relation
 
 
 class MapEncoder(nn.Module):
@@ -52,9 +54,11 @@ class MapEncoder(nn.Module):
         poses = Poses(xy=tokens.xy[scene, place], heading=tokens.heading[scene, place], group=scene)
         destination, source = radius_edges(poses, poses, self.radius)
         others = destination != source
-        neighbors = Neighbors.from_edges(destination[others], source[others], scene.shape[0])
+        neighbors = Neighbors.from_edges(
+            destination[others], source[others], scene.shape[0], padded=not takes(poses.xy)
+        )
         scalars = relative_pose(poses, poses, neighbors)
-        encoding = self.relation.normalised(scalars)
+        encoding = self.relation.encode(scalars)
         relation = Relation.from_encoding(neighbors, encoding, num_heads=self.num_heads)
         for layer in cast(Iterable[RelationalAttention], self.layers):
             features, _ = layer(features, relation)

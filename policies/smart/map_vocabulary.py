@@ -1,6 +1,7 @@
 """The map vocabulary: short curves that pieces of map features are told in."""
 
 import hashlib
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int
@@ -17,11 +18,13 @@ _NUM_SHORT_LENGTHS = 21
 _SUBSTEPS = 10
 
 
+@cache
 def map_vocabulary() -> Float[Tensor, "curves points 2"]:
     """Builds 1024 curves (m) that begin at the origin along +x.
 
     625 are 5 m long and turn by any of 25 angles in each half, so arcs and S-bends; 399 are
-    shorter arcs of 0.5 m to 4.95 m. The same on every machine: rounded to 0.1 mm.
+    shorter arcs of 0.5 m to 4.95 m. The same on every machine: rounded to 0.1 mm. All callers share
+    one tensor: do not write to it.
     """
     turns = _both_sides(_TURNS)
     halves = torch.cartesian_prod(turns, turns)

@@ -1,7 +1,9 @@
 """SMART: scores of the next token, at all marks at once or mark by mark."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, starmap
 from operator import itemgetter
 
 import torch
@@ -11,19 +13,22 @@ from torch import Tensor, nn
 from catk_sim.constants import HISTORY_MARKS, NUM_MARKS
 from catk_sim.datatypes import AgentMetadata, TensorTree
 from catk_sim.tokens import MotionTokens, MotionVocabulary
-from policies.smart.agent_decoder import AgentDecoder, MapMemory, Past, Situation
+from policies.smart.agent_decoder import AgentDecoder, Situation
 from policies.smart.config import SMARTConfig
 from policies.smart.layers import MLP, initialise
 from policies.smart.map_encoder import MapEncoder
 from policies.smart.map_tokens import MapTokens
 from policies.smart.map_vocabulary import map_vocabulary
+from policies.smart.memory import MapMemory, Past
+from policies.smart.native.library import takes
 from policies.smart.nodes import AgentNodes, DistinctEntries
 
 # The radius (m) in which an agent would see as many tokens as a map has, were these all around it:
 # in a dense scene of 2,100 tokens, 200 are within 30 m.
 _REACH = 100.0
-# Bytes for what is worked on at a time.
+# Bytes for what is worked on at a time. Without native kernels it should stay in the cache.
 _CACHE = 2**24
+_PROCESSOR_MEMORY = 2**26
 _ACCELERATOR_MEMORY = 2**31
 
 
@@ -181,61 +186,82 @@ class SMART(nn.Module):
             memory: What `remember` or the step before returned.
             motion: Change of position since the mark before (m), as in `forward`.
             at_once: How many entries of the first batch dimension are worked on at a time. By
-                default what stays in a processor's cache, or takes a part of an accelerator's
-                memory.
+                default what takes a small part of the memory.
             record: Where to keep what is observed at this mark, for `features_of`. Then all entries
                 are worked on at once.
 
         Returns:
             Logits, arbitrary where the agent is not valid, and the memory for the next mark.
         """
+        logits, memory = self.step_valid(
+            tokens, agents, memory, motion=motion, at_once=at_once, record=record
+        )
+        valid = tokens.valid[..., 0]
+        padded = logits.new_zeros(*valid.shape, logits.shape[-1])
+        return padded.index_put((valid,), logits), memory
+
+    def step_valid(
+        self,
+        tokens: MotionTokens,
+        agents: AgentMetadata,
+        memory: SMARTMemory,
+        *,
+        motion: Float[Tensor, "*batch agents 1 2"] | None = None,
+        at_once: int | None = None,
+        record: list[Situation] | None = None,
+    ) -> tuple[Float[Tensor, "nodes tokens"], SMARTMemory]:
+        """Does what `step` does, but returns logits of the valid agents only, one by one."""
         past = memory.past
         if motion is None:
             motion = (tokens.xy - past.xy[..., -1:, :]).where(past.valid[..., -1:, None], 0)
         parts = [slice(None)]
         if record is None and tokens.valid.dim() > 2:
-            count, size = tokens.valid.shape[0], at_once or self._at_once(tokens, memory)
-            parts = [slice(start, start + size) for start in range(0, max(1, count), size)]
+            parts = _even_slices(tokens.valid.shape[0], at_once or self._at_once(tokens, memory))
         logits, keys_values = [], []
         for part in map(itemgetter, parts):
-            one, other = self._step(
-                tokens.map(part), agents.map(part), memory.map(part), part(motion), record
+            maps, map_memory = _distinct_maps(memory.map_memory, part)
+            num_entries = part(tokens.valid).shape[:-2].numel()
+            nodes = AgentNodes.from_padded(
+                tokens.map(part),
+                agents.map(part),
+                part(motion),
+                maps.index[:num_entries].to(motion.device),
             )
-            logits.append(one)
-            keys_values.append(other)
-        past = past.append(tokens, torch.cat(keys_values))
-        return torch.cat(logits)[..., 0, :], memory.replace(past=past)
-
-    def _step(
-        self,
-        tokens: MotionTokens,
-        agents: AgentMetadata,
-        memory: SMARTMemory,
-        motion: Float[Tensor, "*batch agents 1 2"],
-        record: list[Situation] | None,
-    ) -> tuple[
-        Float[Tensor, "*batch agents 1 tokens"], Float[Tensor, "*batch agents 1 blocks keys_values"]
-    ]:
-        """Returns logits, and what is to be remembered."""
-        shape = tokens.valid.shape
-        maps = DistinctEntries(len(shape) - 2, memory.map_memory)
-        nodes = AgentNodes.from_padded(tokens, agents, motion, maps.index.to(motion.device))
-        map_memory = maps.flatten(memory.map_memory)
-        situation = self.decoder.observe(nodes, map_memory)
-        if record is not None:
-            record.append(situation)
-        past = memory.past
-        features, keys_values = self.decoder.attend(situation, map_memory.keys_values, past)
-        return nodes.pad(self.head(features), shape), nodes.pad(keys_values, shape)
+            situation = self.decoder.observe(nodes, map_memory)
+            if record is not None:
+                record.append(situation)
+            features, remembered = self.decoder.attend(
+                situation, map_memory.keys_values, past.map(part)
+            )
+            logits.append(self.head(features))
+            keys_values.append(remembered)
+        return torch.cat(logits), memory.replace(past=past.append(tokens, keys_values))
 
     def _at_once(self, tokens: MotionTokens, memory: SMARTMemory) -> int:
         """Tells for how many entries the encodings of relations to the map take some memory."""
         is_cpu = tokens.valid.device.type == "cpu"
+        budget = _CACHE if is_cpu else _ACCELERATOR_MEMORY
+        if takes(tokens.xy):
+            budget = _PROCESSOR_MEMORY
         # Counting would have an accelerator waited for.
         agents = int(tokens.valid[0].sum()) if is_cpu else tokens.valid[0].numel()
         in_reach = (self.config.map_agent_radius / _REACH) ** 2 * memory.map_memory.valid.shape[-1]
         bytes_of_one = 4 * self.config.hidden_dim * agents * in_reach
-        return max(1, int((_CACHE if is_cpu else _ACCELERATOR_MEMORY) / max(1.0, bytes_of_one)))
+        return max(1, int(budget / max(1.0, bytes_of_one)))
+
+
+def _even_slices(count: int, size: int) -> list[slice]:
+    """Cuts a batch into as few parts of at most some size as there can be, about equally large."""
+    num_parts = max(1, math.ceil(count / size))
+    bounds = [count * part // num_parts for part in range(num_parts + 1)]
+    return list(starmap(slice, pairwise(bounds)))
+
+
+def _distinct_maps(
+    maps: MapMemory, part: Callable[[Tensor], Tensor]
+) -> tuple[DistinctEntries, MapMemory]:
+    """Returns the distinct maps of a part of the entries; the copies of a map are alike."""
+    return (maps if maps.distinct[0].num_repeated else maps.map(part)).distinct
 
 
 def motion_since_last_mark(tokens: MotionTokens) -> Float[Tensor, "*batch agents marks 2"]:

@@ -81,6 +81,13 @@ class StartMemory(TensorTree):
     memory: SMARTMemory
     logits: Float[Tensor, "*batch agents tokens"]
 
+    def valid_logits(self) -> Float[Tensor, "... tokens"]:
+        """Returns those of the valid agents, one by one; those of repeated entries are views."""
+        repeated = DistinctEntries(self.logits.dim() - 2, self)
+        first = (0,) * repeated.num_repeated
+        logits = self.logits[first][self.memory.past.valid[first][..., -1]]
+        return logits.expand(*repeated.batch[: repeated.num_repeated], *logits.shape)
+
 
 class SMARTPolicy:
     """Drives agents by the tokens that SMART finds likely.
@@ -151,9 +158,21 @@ class SMARTPolicy:
         self, state: SimState, memory: StartMemory | SMARTMemory, generator: Generator | None
     ) -> tuple[Action, SMARTMemory]:
         """Samples a token for every agent."""
-        logits, memory = self.logits(state, memory)
-        token = self.sampler(logits, generator)
-        return Action(data=token, valid=memory.past.valid[..., -1]), memory
+        if isinstance(memory, StartMemory):
+            logits, memory = memory.valid_logits(), memory.memory
+        else:
+            logits, memory = self.model.step_valid(
+                self._arrival(state),
+                state.scenario.agents,
+                memory,
+                at_once=self._at_once,
+                record=self._record,
+            )
+        valid = memory.past.valid[..., -1]
+        token = torch.zeros_like(state.last_action.data).masked_scatter(
+            valid, self.sampler(logits, generator)
+        )
+        return Action(data=token, valid=valid), memory
 
     def _tokenize_map(self, state: SimState) -> MapTokens:
         roadgraph, lights = state.scenario.roadgraph, state.scenario.traffic_lights
@@ -167,6 +186,8 @@ class SMARTPolicy:
         valid = before.valid & now.valid
         token = torch.where(state.last_action.valid, state.last_action.data, 0)
         unknown = (valid[..., 0] & ~state.last_action.valid).nonzero(as_tuple=True)
+        if not len(unknown[0]):
+            return MotionTokens(token=token[..., None], xy=now.xy, heading=now.heading, valid=valid)
         start = (before.xy[unknown][:, 0], before.heading[unknown][:, 0])
         matched = match_step(
             self.vocabulary,

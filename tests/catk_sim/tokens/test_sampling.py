@@ -153,3 +153,37 @@ def test_the_largest_logits_are_found_in_two_stages(num_tokens: int, k: int) -> 
     expected = logits.topk(k)
     assert torch.equal(values, expected.values)
     assert torch.equal(tokens, expected.indices)
+
+
+@pytest.mark.parametrize("k", [1, 3, 48])
+def test_of_equal_logits_no_more_than_k_are_found(k: int) -> None:
+    logits = torch.zeros(3, 2048)
+    logits[:, :2] = torch.tensor([2.0, 1.0])
+    values, tokens = top_k(logits, k)
+    assert values.shape == tokens.shape == (3, k)
+    assert all(len(set(row)) == k for row in tokens.tolist())
+    assert (tokens[:, 0] == 0).all()
+    assert torch.equal(values, logits.topk(k).values)
+
+
+def test_the_largest_logits_are_found_in_any_precision() -> None:
+    logits = torch.randn(3, 2048, dtype=torch.float64)
+    for some in (logits, logits.to(torch.bfloat16), logits[:0]):
+        assert torch.equal(top_k(some, 48)[0], some.topk(48).values)
+
+
+def test_copies_of_a_row_are_drawn_from_each_by_itself(generator: torch.Generator) -> None:
+    logits = torch.randn(5, 64, generator=generator)
+    copies = logits.expand(300, 5, 64)
+    seeds = [torch.Generator().manual_seed(1) for _ in range(2)]
+    draws, same = (
+        sample_top_k(copies, 2, generator=seeds[0]),
+        sample_top_k(copies.contiguous(), 2, generator=seeds[1]),
+    )
+    assert torch.equal(draws, same)
+    assert all(len(set(column)) == 2 for column in draws.mT.tolist())
+
+
+def test_rows_that_differ_are_drawn_from_each_by_itself(generator: torch.Generator) -> None:
+    logits = torch.randn(40, 64, generator=generator)
+    assert torch.equal(sample_top_k(logits, 1, generator=generator), logits.argmax(-1))

@@ -3,8 +3,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from policies.smart.attention import Relation, RelationalAttention
+from policies.smart.attention import RelationalAttention
 from policies.smart.graph import Neighbors
+from policies.smart.relation import Relation
 
 # Of six destinations one has no neighbours and one has many.
 DESTINATION = torch.tensor([0, 0, 0, 1, 3, 3, *[4] * 40, 5])

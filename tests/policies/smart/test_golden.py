@@ -12,10 +12,11 @@ from catk_sim.constants import NUM_MARKS
 from catk_sim.datatypes import AgentMetadata
 from catk_sim.geometry.se2 import to_local
 from catk_sim.tokens import MotionTokens, closest_to_pose_among_top_k, token_end
-from policies.smart.agent_decoder import AgentDecoder, MapMemory
+from policies.smart.agent_decoder import AgentDecoder
 from policies.smart.config import SMARTConfig
 from policies.smart.graph import Poses, radius_edges
 from policies.smart.map_tokens import MapTokens
+from policies.smart.memory import MapMemory
 from policies.smart.model import SMART
 from policies.smart.nodes import AgentNodes
 from tests.policies.smart import reference

@@ -13,7 +13,7 @@ from policies.smart.agent_decoder import Situation
 from policies.smart.attention import RelationalAttention
 from policies.smart.config import SMARTConfig
 from policies.smart.map_tokens import MapTokens
-from policies.smart.model import SMART
+from policies.smart.model import SMART, _even_slices
 from policies.smart.nodes import AgentNodes
 from tests.policies.smart.examples import (
     VOCABULARY,
@@ -385,7 +385,7 @@ def test_logits_do_not_depend_on_how_many_are_worked_on_at_once(at_once: int | N
 
 
 def test_large_scenes_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is worked on at a time stays in a processor's cache."""
+    """What is worked on at a time takes little memory."""
     model = SMART(SMARTConfig.preset("tiny"), VOCABULARY)
     tokens, agents, map_tokens = random_scene(0, num_agents=50, num_map_tokens=2100)
     everywhere = tokens.replace(valid=torch.ones_like(tokens.valid))
@@ -393,4 +393,15 @@ def test_large_scenes_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) ->
         model.map_encoder, "forward", lambda maps: torch.zeros(*maps.valid.shape, 128)
     )
     memory = model.remember(agents, map_tokens.map(lambda tensor: tensor[None])).repeat(32)
-    assert 1 <= model._at_once(at(everywhere.repeat(32), 0), memory) <= 8
+    assert 1 <= model._at_once(at(everywhere.repeat(32), 0), memory) <= 16
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "parts"),
+    [(32, 13, [10, 11, 11]), (5, 5, [5]), (5, 1, [1] * 5), (5, 4, [2, 3]), (0, 3, [0])],
+)
+def test_parts_are_about_equally_large(count: int, size: int, parts: list[int]) -> None:
+    slices = _even_slices(count, size)
+    assert [part.stop - part.start for part in slices] == parts
+    assert [part.start for part in slices[1:]] == [part.stop for part in slices[:-1]]
+    assert (slices[0].start, slices[-1].stop) == (0, count)

@@ -1,0 +1,1 @@
+"""Kernels in C for what torch has no fast one for on a processor. See `library`."""

@@ -1,0 +1,358 @@
+"""Attention over lists of neighbours in C."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from policies.smart.native import threads
+from policies.smart.native.encoding import Layer
+from policies.smart.native.library import library, pointers
+
+_INT = ctypes.c_int64
+
+
+class _Attention(ctypes.Structure):
+    """`struct attention`."""
+
+    _fields_ = [
+        *((name, _INT) for name in ("heads", "hidden", "head_dim", "stride", "head_stride")),
+        *((name, ctypes.c_uint32) for name in ("seed", "other_seed", "limit")),
+        ("growth", ctypes.c_float),
+        *pointers("starts", "source", "encoding", "keys", "values"),
+        *(*pointers("query"), ("query_stride", _INT)),
+        *(*pointers("relation_query"), ("relation_stride", _INT)),
+        *pointers("destination", "relation_key", "relation_value", "relation_bias"),
+        *pointers("scale", "key_bias", "value_bias", "gathered"),
+        *pointers("weights", "value_sum", "relation_sum", "total"),
+        *pointers("by_value_sum", "by_relation_sum", "by_total", "by_score", "dropped"),
+        *pointers("by_query", "by_relation_query", "by_encoding"),
+        *pointers("source_starts", "source_edge", "source_row", "by_keys_values"),
+    ]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EdgeList:
+    """Edges as the kernels read them: those of a row one behind the other.
+
+    Attributes:
+        starts: The first edge of each row, and where the last row ends.
+        source: The source of each edge.
+    """
+
+    starts: Int[Tensor, " rows_and_end"]
+    source: Int[Tensor, " edges"]
+    _addresses: dict[tuple[tuple[int, int], ...], Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def source32(self) -> Int[Tensor, " edges"]:
+        """The sources, as narrow as the kernels read them."""
+        return self.source.to(torch.int32)
+
+    @cached_property
+    def by_source(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Sorts edges by source: where those of each source start, which they are, their rows.
+
+        There are as many sources as have edges, up to the last.
+        """
+        order = self.source.argsort(stable=True)
+        starts = torch.bincount(self.source).cumsum(0)
+        degree = self.starts.diff()
+        row = torch.arange(len(degree)).repeat_interleave(degree, output_size=len(order))
+        starts = torch.cat([starts.new_zeros(1), starts])
+        return starts, order.to(torch.int32), row[order].to(torch.int32)
+
+    def addresses(self, tensors: Sequence[Shaped[Tensor, "_ ..."]]) -> Int[Tensor, " rows"]:
+        """Tells where in memory what belongs to the first edge of each row lies.
+
+        Args:
+            tensors: What belongs to successive edges, which may lie in several places.
+        """
+        key = tuple((tensor.data_ptr(), tensor.stride(0)) for tensor in tensors)
+        if key not in self._addresses:
+            self._addresses[key] = self.addresses_of(tensors)
+        return self._addresses[key]
+
+    def addresses_of(self, tensors: Sequence[Shaped[Tensor, "_ ..."]]) -> Int[Tensor, " rows"]:
+        """As `addresses`, of tensors that do not stay."""
+        counts = torch.tensor([len(tensor) for tensor in tensors])
+        ends, first = counts.cumsum(0), self.starts[:-1]
+        part = torch.bucketize(first, ends, right=True)
+        base = torch.tensor([tensor.data_ptr() for tensor in tensors])[part]
+        size = tensors[0].stride(0) * tensors[0].element_size()
+        return base + (first - (ends - counts)[part]) * size
+
+
+def fits(num_heads: int, hidden: int, head_dim: int) -> bool:
+    """Tells whether the kernels work on layers of a size."""
+    kernels = library()
+    if kernels is None:
+        return False
+    width = int(kernels.vector_width())
+    return (
+        num_heads in (4, 8)
+        and hidden % width == 0
+        and (num_heads * head_dim) % width == 0
+        and (head_dim % width == 0 or width % head_dim == 0)
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RelationWeights:
+    """What a layer does with encodings.
+
+    Attributes:
+        key: W_kr for each head, the scale of queries included.
+        value: W_vr.
+        bias: What is added to what is attended to.
+        layer: The last layer of the encodings, if attention takes it upon itself: then the
+            weights are products with its weights.
+        key_bias: W_kr times the bias of that layer.
+        value_bias: W_vr times it.
+    """
+
+    key: Float[Tensor, "heads head hidden"]
+    value: Float[Tensor, "heads head hidden"]
+    bias: Float[Tensor, "heads head"]
+    layer: Layer | None
+    key_bias: Float[Tensor, "heads head"] | None = None
+    value_bias: Float[Tensor, "heads head"] | None = None
+
+    @classmethod
+    def behind(
+        cls,
+        layer: Layer | None,
+        *,
+        key: Float[Tensor, "heads head hidden"],
+        value: Float[Tensor, "heads head hidden"],
+        bias: Float[Tensor, "heads head"],
+    ) -> "RelationWeights":
+        """Puts the weights and those of a last layer together."""
+        if layer is None:
+            return cls(key=key.contiguous(), value=value.contiguous(), bias=bias, layer=None)
+        return cls(
+            key=key @ layer.weight,
+            value=value @ layer.weight,
+            bias=bias,
+            layer=layer,
+            key_bias=key @ layer.bias,
+            value_bias=value @ layer.bias,
+        )
+
+
+def gather(
+    query: Float[Tensor, "destinations attention"],
+    keys_values: Float[Tensor, "sources keys_values"],
+    edges: EdgeList,
+    destination: Int[Tensor, " rows"],
+    encodings: Sequence[Float[Tensor, "_ hidden"]],
+    scales: Sequence[Float[Tensor, " _"]],
+    weights: RelationWeights,
+) -> Float[Tensor, "destinations attention"]:
+    """Attends without a gradient; see `RelationalAttention`.
+
+    Args:
+        query: That of each destination.
+        keys_values: Those of each source.
+        edges: Who attends to whom.
+        destination: The one that each row of edges belongs to.
+        encodings: Those of the edges, or what their last layer reads.
+        scales: What of the last layer's bias is in each; none if that is not in the weights.
+        weights: What is done with encodings.
+
+    Returns:
+        What each destination attends to; zero where it has no row.
+    """
+    heads, head_dim, hidden = weights.key.shape
+    query, keys_values = _dense_rows(query), _dense_rows(keys_values)
+    encodings = [encoding.contiguous() for encoding in encodings]
+    gathered = query.new_zeros(query.shape)
+    at_values = keys_values.data_ptr() + keys_values.element_size() * heads * head_dim
+    call = _Attention(
+        heads=heads,
+        hidden=hidden,
+        head_dim=head_dim,
+        stride=keys_values.stride(0),
+        starts=edges.starts.data_ptr(),
+        source=edges.source32.data_ptr(),
+        encoding=edges.addresses(encodings).data_ptr(),
+        keys=keys_values.data_ptr(),
+        values=at_values,
+        query=query.data_ptr(),
+        query_stride=query.stride(0),
+        destination=destination.data_ptr(),
+        relation_key=weights.key.data_ptr(),
+        relation_value=weights.value.data_ptr(),
+        relation_bias=weights.bias.data_ptr(),
+        gathered=gathered.data_ptr(),
+    )
+    if weights.key_bias is not None and weights.value_bias is not None:
+        call.scale = edges.addresses(scales).data_ptr()
+        call.key_bias, call.value_bias = weights.key_bias.data_ptr(), weights.value_bias.data_ptr()
+    _run("gather", call, edges.starts)
+    return gathered
+
+
+def attend(
+    query: Float[Tensor, "rows attention"],
+    relation_query: Float[Tensor, "rows heads hidden"],
+    keys_values: Float[Tensor, "sources keys_values"],
+    edges: EdgeList,
+    encodings: Sequence[Float[Tensor, "_ hidden"]],
+    *,
+    dropout: float = 0.0,
+) -> tuple[
+    Float[Tensor, "rows attention"],
+    Float[Tensor, "rows heads hidden"],
+    Float[Tensor, "rows heads 1"],
+]:
+    """Sums values, relations and ones over the edges of each row, weighted by attention.
+
+    Args:
+        query: That of each row.
+        relation_query: What encodings are multiplied with, for each head.
+        keys_values: Those of each source.
+        edges: Who attends to whom.
+        encodings: Those of the edges.
+        dropout: The part of the weights that is dropped.
+    """
+    return _Attend.apply(query, relation_query, keys_values, edges, dropout, *encodings)
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Float[Tensor, "rows attention"],
+        relation_query: Float[Tensor, "rows heads hidden"],
+        keys_values: Float[Tensor, "sources keys_values"],
+        edges: EdgeList,
+        dropout: float,
+        *encodings: Float[Tensor, "_ hidden"],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        rows, heads, _ = relation_query.shape
+        # Heads first, as the products before and after have them.
+        relation_query = relation_query.transpose(0, 1).contiguous()
+        query, keys_values = _dense_rows(query), _dense_rows(keys_values)
+        encodings = tuple(encoding.contiguous() for encoding in encodings)
+        relation_sum = torch.empty_like(relation_query)
+        value_sum = query.new_empty(query.shape)
+        total = query.new_ones(rows, heads, 1)
+        learns = any(ctx.needs_input_grad)
+        weights = query.new_empty(len(edges.source), heads) if learns else None
+        seeds = torch.randint(2**31, (2,)).tolist() if dropout else [0, 0]
+        call = _Attention(
+            **_sizes(query, relation_query, keys_values, edges),
+            **_dropout(dropout, seeds),
+            weights=None if weights is None else weights.data_ptr(),
+            value_sum=value_sum.data_ptr(),
+            relation_sum=relation_sum.data_ptr(),
+            total=total.data_ptr() if dropout else None,
+        )
+        addresses = edges.addresses(encodings)
+        call.encoding = addresses.data_ptr()
+        _run("attend", call, edges.starts)
+        if learns:
+            ctx.save_for_backward(query, relation_query, keys_values, weights, *encodings)
+            ctx.edges, ctx.dropout, ctx.seeds = edges, dropout, seeds
+        return value_sum, relation_sum.transpose(0, 1), total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        query, relation_query, keys_values, weights, *encodings = ctx.saved_tensors
+        edges: EdgeList = ctx.edges
+        by_value_sum = grads[0].contiguous()
+        by_relation_sum = grads[1].transpose(0, 1).contiguous()
+        by_total = grads[2].contiguous() if ctx.dropout else None
+        by_score = torch.empty_like(weights)
+        dropped = torch.empty_like(weights) if ctx.dropout else weights
+        by_query, by_relation_query = torch.empty_like(query), torch.empty_like(relation_query)
+        by_encodings: Sequence[Tensor | None] = [None] * len(encodings)
+        call = _Attention(
+            **_sizes(query, relation_query, keys_values, edges),
+            **_dropout(ctx.dropout, ctx.seeds),
+            weights=weights.data_ptr(),
+            by_value_sum=by_value_sum.data_ptr(),
+            by_relation_sum=by_relation_sum.data_ptr(),
+            by_total=None if by_total is None else by_total.data_ptr(),
+            by_score=by_score.data_ptr(),
+            dropped=dropped.data_ptr(),
+            by_query=by_query.data_ptr(),
+            by_relation_query=by_relation_query.data_ptr(),
+        )
+        addresses = edges.addresses(encodings)
+        call.encoding = addresses.data_ptr()
+        if any(ctx.needs_input_grad[5:]):
+            by_encodings = found = [torch.empty_like(encoding) for encoding in encodings]
+            to_addresses = edges.addresses_of(found)
+            call.by_encoding = to_addresses.data_ptr()
+        _run("attend_back", call, edges.starts)
+        by_keys_values = None
+        if ctx.needs_input_grad[2]:
+            by_keys_values = _sum_over_sources(call, edges, keys_values)
+        return (
+            by_query,
+            by_relation_query.transpose(0, 1),
+            by_keys_values,
+            None,
+            None,
+            *by_encodings,
+        )
+
+
+def _sum_over_sources(call: _Attention, edges: EdgeList, keys_values: Tensor) -> Tensor:
+    starts, edge, row = edges.by_source
+    summed = keys_values.new_empty(keys_values.shape)
+    summed[len(starts) - 1 :] = 0
+    call.source_starts, call.source_edge = starts.data_ptr(), edge.data_ptr()
+    call.source_row, call.by_keys_values = row.data_ptr(), summed.data_ptr()
+    _run("attend_back_to_sources", call, starts)
+    return summed
+
+
+def _run(kernel: str, call: _Attention, starts: Tensor) -> None:
+    cost = 2 * call.heads * (call.hidden + call.head_dim)
+    threads.run(kernel, (ctypes.byref(call),), starts, cost=cost)
+
+
+def _sizes(
+    query: Tensor, relation_query: Tensor, keys_values: Tensor, edges: EdgeList
+) -> dict[str, int]:
+    """Fills in what both directions need."""
+    heads, _, hidden = relation_query.shape
+    values = keys_values.data_ptr() + keys_values.element_size() * query.shape[1]
+    return {
+        "heads": heads,
+        "hidden": hidden,
+        "head_dim": query.shape[1] // heads,
+        "stride": keys_values.stride(0),
+        "head_stride": relation_query.stride(0),
+        "starts": edges.starts.data_ptr(),
+        "source": edges.source32.data_ptr(),
+        "keys": keys_values.data_ptr(),
+        "values": values,
+        "query": query.data_ptr(),
+        "query_stride": query.stride(0),
+        "relation_query": relation_query.data_ptr(),
+        "relation_stride": hidden,
+    }
+
+
+def _dropout(dropout: float, seeds: list[int]) -> dict[str, int | float]:
+    seed, other_seed = seeds
+    return {
+        "seed": seed,
+        "other_seed": other_seed,
+        "limit": int(dropout * 2**32),
+        "growth": 1 / (1 - dropout),
+    }
+
+
+def _dense_rows(tensor: Tensor) -> Tensor:
+    """Returns rows that may lie apart, but whose numbers do not."""
+    return tensor if tensor.stride(1) == 1 else tensor.contiguous()

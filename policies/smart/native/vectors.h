@@ -1,0 +1,86 @@
+/* Vectors of floats, by the extensions that GCC and Clang share. */
+
+#ifndef VECTORS_H
+#define VECTORS_H
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Floats that are worked on at a time. As many accumulators of as many floats fit in registers. */
+#if defined(__AVX512F__)
+#define WIDTH 16
+#else
+#define WIDTH 8
+#endif
+
+typedef float vec __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t ivec __attribute__((vector_size(4 * WIDTH)));
+typedef uint32_t uvec __attribute__((vector_size(4 * WIDTH)));
+/* As it lies in memory, aligned as a float is. */
+typedef float loose __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+
+/* Floats that are fetched from memory together. */
+#define LINE 16
+
+#define INLINE static inline __attribute__((always_inline))
+/* Arrays of accumulators become registers only where loops over them are unrolled. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+/* Keeps a number in a register that GCC would rather load again for each use. */
+#if defined(__AVX512F__)
+#define KEEP(value) __asm__("" : "+v"(value))
+#else
+#define KEEP(value) (void)(value)
+#endif
+
+#if WIDTH == 16
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define LANES 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#else
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15
+#define LANES 0, 1, 2, 3, 4, 5, 6, 7
+#endif
+#if defined(__clang__)
+#define SHUFFLE(one, other, ...) __builtin_shufflevector(one, other, __VA_ARGS__)
+#else
+#define SHUFFLE(one, other, ...) __builtin_shuffle(one, other, (ivec){__VA_ARGS__})
+#endif
+
+INLINE vec load(const float *from) { return *(const loose *)from; }
+INLINE void store(float *to, vec value) { *(loose *)to = value; }
+INLINE vec all(float value) { return value - (vec){0}; }
+INLINE vec choose(ivec condition, vec one, vec other) {
+    return (vec)((condition & (ivec)one) | (~condition & (ivec)other));
+}
+
+#define HALVE(count)                                                                               \
+    UNROLL for (int i = 0; i < count; i++) {                                                       \
+        vec one = part[2 * i], other = part[2 * i + 1];                                            \
+        part[i] = SHUFFLE(one, other, EVEN) + SHUFFLE(one, other, ODD);                            \
+    }
+
+/* Sums within each of WIDTH vectors: number i of the result is the sum of vector i. */
+INLINE vec sums_within(vec *part) {
+#if WIDTH == 16
+    HALVE(8)
+#endif
+    HALVE(4)
+    HALVE(2)
+    HALVE(1)
+    return part[0];
+}
+
+INLINE float sum_within(vec value) {
+    float total = 0;
+    for (int i = 0; i < WIDTH; i++) total += value[i];
+    return total;
+}
+
+#endif

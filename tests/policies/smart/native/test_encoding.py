@@ -1,0 +1,104 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from policies.smart.layers import FourierEmbedding
+from policies.smart.native.encoding import MOST_CURVES, Encoding, fits
+
+pytestmark = pytest.mark.usefixtures("kernels")
+
+RANGES = ((0.0, 30.0), (-math.pi, math.pi), (-math.pi, math.pi), (-6.0, 0.0))
+
+
+def embedding(curves: int, hidden: int) -> FourierEmbedding:
+    torch.manual_seed(0)
+    layer = FourierEmbedding(RANGES[:curves], 8, hidden)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return layer.requires_grad_(False)
+
+
+def numbers(curves: int) -> Tensor:
+    """Within the ranges, at their ends, and beyond them."""
+    low, high = torch.tensor(RANGES[:curves]).unbind(dim=1)
+    places = torch.rand(500, curves, generator=torch.Generator().manual_seed(1))
+    places[0], places[1], places[2], places[3] = 0, 1, -0.5, 1.5
+    return low + places * (high - low)
+
+
+def by_torch(layer: FourierEmbedding, numbers: Tensor) -> Tensor:
+    return layer.double().normalised(numbers.double())
+
+
+def encode(layer: FourierEmbedding, numbers: Tensor) -> Encoding:
+    encoding = layer.encode(numbers)
+    assert isinstance(encoding, Encoding)
+    return encoding
+
+
+def by_kernel(layer: FourierEmbedding, numbers: Tensor) -> Tensor:
+    return encode(layer, numbers).normalised
+
+
+@pytest.mark.parametrize("hidden", [32, 64, 128, 512])
+@pytest.mark.parametrize("curves", [1, 3, 4])
+def test_encodings_are_those_of_torch(curves: int, hidden: int) -> None:
+    native = by_kernel(embedding(curves, hidden), numbers(curves))
+    expected = by_torch(embedding(curves, hidden), numbers(curves))
+    # A number is a thousand places times its rounding from where float64 has it.
+    torch.testing.assert_close(native.double(), expected, atol=2e-4, rtol=1e-4)
+    assert native.mean(dim=-1).abs().max() < 1e-5
+
+
+def test_what_is_not_a_number_is_seen() -> None:
+    some = numbers(3)
+    some[4, 1] = torch.nan
+    encoded = by_kernel(embedding(3, 64), some)
+    assert encoded[4].isnan().all()
+    assert encoded[5:].isfinite().all()
+
+
+def test_no_rows_are_no_work() -> None:
+    assert by_kernel(embedding(3, 64), torch.zeros(0, 3)).shape == (0, 64)
+
+
+def test_odd_sizes_are_left_to_torch() -> None:
+    assert fits(64, 3)
+    assert not fits(12, 3)
+    assert not fits(64, MOST_CURVES + 1)
+    encoded = embedding(3, 12).encode(numbers(3))
+    assert isinstance(encoded, Tensor)
+    expected = by_torch(embedding(3, 12), numbers(3))
+    torch.testing.assert_close(encoded.double(), expected, atol=2e-4, rtol=1e-4)
+
+
+def test_what_is_learnt_is_left_to_torch() -> None:
+    layer = embedding(3, 64).requires_grad_()
+    assert isinstance(layer.encode(numbers(3)), Tensor)
+    with torch.no_grad():
+        assert isinstance(layer.encode(numbers(3)), Encoding)
+
+
+def test_new_weights_make_other_encodings() -> None:
+    layer = embedding(3, 64)
+    before = by_kernel(layer, numbers(3))
+    with torch.no_grad():
+        layer.weight_out.mul_(-1)
+    torch.testing.assert_close(by_kernel(layer, numbers(3)), layer.normalised(numbers(3)))
+    assert not torch.allclose(by_kernel(layer, numbers(3)), before)
+
+
+def test_memory_is_used_again_only_when_nobody_needs_it() -> None:
+    layer = embedding(3, 64)
+    first = encode(layer, numbers(3))
+    kept = first.features.clone()
+    second = encode(layer, numbers(3) / 2)
+    assert torch.equal(first.features, kept)
+    place = second.features.data_ptr()
+    del second
+    third = encode(layer, numbers(3)[:400])
+    assert third.features.data_ptr() == place
+    assert torch.equal(first.features, kept)
