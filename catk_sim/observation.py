@@ -232,7 +232,7 @@ def _attributes(state: SimState) -> Float[Tensor, "worlds agents features"]:
     agents: AgentMetadata = state.scenario.agents
     dtype = agents.size.dtype
     flags = torch.stack([agents.is_sdc, state.controlled], dim=-1).to(dtype)
-    kind = _one_hot(agents.type, _TYPE_CLASSES, dtype)
+    kind = type_one_hot(agents.type, dtype)
     return _finish(torch.cat([agents.size, kind, flags], dim=-1), agents.valid)
 
 
@@ -257,17 +257,36 @@ def _map(
 def _lights(
     state: SimState, frame: _Frame, room: int
 ) -> tuple[Float[Tensor, "worlds lights features"], Bool[Tensor, "worlds lights"]]:
+    xy, kind, valid = current_lights(state)
+    features = torch.cat([frame.points(xy), kind], dim=-1)
+    if valid.shape[-1] > room:
+        index = _nearest(xy - frame.xy[:, None], valid, room)
+        features, valid = _rows(features, index), valid.gather(-1, index)
+    return fit(features, 1, room), fit(valid, 1, room)
+
+
+def current_lights(
+    state: SimState,
+) -> tuple[
+    Float[Tensor, "worlds lights 2"],
+    Float[Tensor, "worlds lights 4"],
+    Bool[Tensor, "worlds lights"],
+]:
+    """Reads the lights of the current step: stop points (m), one-hot states, and which are seen."""
     lights: TrafficLights = state.scenario.traffic_lights
     num_steps = lights.valid.shape[-1]
     step = state.step.clamp(max=num_steps - 1)[:, None, None].expand(-1, lights.valid.shape[-2], 1)
     valid = lights.valid.gather(-1, step)[..., 0] & (state.step < num_steps)[:, None]
     xy = lights.stop_xyz[..., :2].gather(-2, step[..., None].expand(-1, -1, -1, 2))[..., 0, :]
     kind = lights.state.gather(-1, step)[..., 0]
-    features = torch.cat([frame.points(xy), _one_hot(kind, LIGHT_CLASSES, xy.dtype)], dim=-1)
-    if valid.shape[-1] > room:
-        index = _nearest(xy - frame.xy[:, None], valid, room)
-        features, valid = _rows(features, index), valid.gather(-1, index)
-    return fit(features, 1, room), fit(valid, 1, room)
+    return xy, _one_hot(kind, LIGHT_CLASSES, xy.dtype), valid
+
+
+def type_one_hot(
+    agent_type: Int[Tensor, "*shape"], dtype: torch.dtype
+) -> Float[Tensor, "*shape 4"]:
+    """Tells whether agents are vehicles, pedestrians, cyclists, or something else."""
+    return _one_hot(agent_type, _TYPE_CLASSES, dtype)
 
 
 def _nearest(

@@ -8,10 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from catk_sim.constants import CURRENT_STEP, HISTORY_STEPS
 from catk_sim.datatypes import SimState, TensorTree, Trajectory
+
+GOAL_RADIUS = 2.0
+"""How near to its goal an agent has reached it (m)."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,10 +86,81 @@ class SafeDriving:
         )
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Goals(TensorTree):
+    """Where agents are to go: where the log has them last.
+
+    Attributes:
+        xy: Positions (m).
+        step: Index of that step in the log's time.
+        valid: False for agents that the log does not have after the current step.
+    """
+
+    xy: Float[Tensor, "*batch agents 2"]
+    step: Int[Tensor, "*batch agents"]
+    valid: Bool[Tensor, "*batch agents"]
+
+    @classmethod
+    def from_log(cls, log: Trajectory) -> "Goals":
+        """Finds the goals of all agents."""
+        step = torch.where(log.valid, torch.arange(log.num_steps, device=log.valid.device), 0)
+        last = step.amax(-1)
+        xy = torch.take_along_dim(log.xy, last[..., None, None], dim=-2)[..., 0, :]
+        return cls(xy=xy, step=last, valid=last > CURRENT_STEP)
+
+
+def reached_goal(transition: Transition) -> Bool[Tensor, "*batch agents"]:
+    """Tells which agents came within `GOAL_RADIUS` of their goals on the way.
+
+    GPUDrive's rule (Kazemkhani et al., arXiv:2408.01584).
+    """
+    after = transition.after
+    goals = Goals.from_log(after.scenario.log)
+    distance = (after.history.xy - goals.xy[..., None, :]).norm(dim=-1)
+    age = torch.arange(HISTORY_STEPS - 1, -1, -1, device=distance.device)
+    is_new = age < (after.step - transition.before.step)[..., None]
+    near = (distance <= GOAL_RADIUS) & after.history.valid & is_new[..., None, :]
+    return near.any(-1) & goals.valid
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReachGoal:
+    """Rewards the way to the goal and arriving there, and punishes collisions and leaving the road.
+
+    The reward is paid for each step. Where an agent's episode ends with what it is paid for, as in
+    `catk_sim.envs.episodes`, each is paid once. Arriving is paid to whoever was farther away
+    before.
+    """
+
+    progress: float = 0.02
+    """Reward of a metre along the logged path."""
+    goal: float = 1.0
+    """Reward of reaching the goal."""
+    collision: float = 1.0
+    """Cost of a collision."""
+    offroad: float = 1.0
+    """Cost of leaving the road."""
+
+    def __call__(self, transition: Transition) -> Float[Tensor, "*batch agents"]:
+        """Scores a step."""
+        if transition.collision is None or transition.offroad is None:
+            raise ValueError("reach_goal needs report=('collision', 'offroad')")
+        before = transition.before
+        goals = Goals.from_log(before.scenario.log)
+        was_far = (before.current.xy[..., 0, :] - goals.xy).norm(dim=-1) > GOAL_RADIUS
+        return (
+            self.progress * progress(transition)
+            + self.goal * (reached_goal(transition) & was_far)
+            - self.collision * transition.collision
+            - self.offroad * transition.offroad
+        )
+
+
 REWARDS: Mapping[str, Reward] = {
     "log_imitation": log_imitation,
     "progress": progress,
     "safe_driving": SafeDriving(),
+    "reach_goal": ReachGoal(),
 }
 """The rewards that have names."""
 

@@ -11,6 +11,7 @@ from catk_sim.datatypes import Action, SimState
 from catk_sim.dynamics import (
     DeltaLocal,
     DynamicsModel,
+    Held,
     InvertibleBicycle,
     StateDynamics,
     TokenDynamics,
@@ -124,9 +125,10 @@ class ActionInterface:
 def _dynamics(config: EnvConfig) -> DynamicsModel:
     if config.action == "token":
         return TokenDynamics(_vocabulary(config).to(config.device).to(config.dtype))
-    return {"delta": DeltaLocal, "bicycle": InvertibleBicycle, "state": StateDynamics}[
+    dynamics = {"delta": DeltaLocal, "bicycle": InvertibleBicycle, "state": StateDynamics}[
         config.action
     ]()
+    return dynamics if config.action_repeat == 1 else Held(dynamics, config.action_repeat)
 
 
 def _vocabulary(config: EnvConfig) -> MotionVocabulary:

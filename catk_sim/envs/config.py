@@ -17,7 +17,7 @@ from catk_sim.tokens import MotionVocabulary
 
 ACTIONS = ("token", "delta", "bicycle", "state")
 CONTROLLED = ("all", "sdc", "to_predict")
-OBSERVATIONS = ("scene", "sdc", "minimal")
+OBSERVATIONS = ("scene", "sdc", "agents", "minimal")
 INFRACTIONS = ("collision", "offroad")
 
 
@@ -45,6 +45,8 @@ class EnvConfig:
     """What `open_scenarios` takes, or scenarios. With None every reset must be given its own."""
     action: str = "token"
     """What an action is: "token" (half a second), or "delta", "bicycle" or "state" (0.1 s)."""
+    action_repeat: int = 1
+    """How often in a row an action of "delta" or "bicycle" is applied."""
     controlled: Controlled = "all"
     """Who follows actions: "all", "sdc", "to_predict", a mask over the agents of every scenario, or
     a function from a scenario to its mask. Only agents that are valid at the current step can."""
@@ -61,9 +63,10 @@ class EnvConfig:
     horizon: int = FUTURE_STEPS
     """Steps (of 0.1 s) after which an episode is cut off."""
     observation: str | None = None
-    """"scene" or "sdc" for full observations in that frame, "minimal" for the step alone, which
-    suits whoever reads `env.unwrapped.state`. By default "sdc" if that is who is controlled, else
-    "scene"."""
+    """"scene" or "sdc" for full observations in that frame; "agents" for what each agent sees from
+    where it is (`catk_sim.envs.views`), or the sdc alone if that is who is controlled; "minimal"
+    for the step alone, which suits whoever reads `env.unwrapped.state`. By default "sdc" if that is
+    who is controlled, else "scene"."""
     max_agents: int | None = None
     """Agents that actions, observations and infos have room for. By default as many as the largest
     scenario of the data has, or 128 without data. All are simulated, whether there is room or not:
@@ -72,6 +75,8 @@ class EnvConfig:
     """Map points that observations have room for."""
     max_lights: int = 32
     """Traffic lights that observations have room for."""
+    max_neighbors: int = 16
+    """Other agents that each agent's view has room for, where the observation is "agents"."""
     vocabulary: str | Path | MotionVocabulary | None = None
     """The motion tokens, or a file of them; by default those of the package."""
     autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP
@@ -107,11 +112,14 @@ class EnvConfig:
     def _check_numbers(self) -> None:
         if self.ends_on_collision and "collision" not in self.report:
             raise ValueError("terminate_on_collision needs 'collision' in report")
-        for name in ("max_agents", "max_map_points", "max_lights", "horizon"):
+        counts = ("max_agents", "max_map_points", "max_lights", "max_neighbors", "horizon")
+        for name in (*counts, "action_repeat"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        per_action = STEPS_PER_TOKEN if self.action == "token" else 1
+        if self.action_repeat > 1 and self.action not in ("delta", "bicycle"):
+            raise ValueError(f"action_repeat is for delta and bicycle, got {self.action!r}")
+        per_action = STEPS_PER_TOKEN if self.action == "token" else self.action_repeat
         if self.horizon % per_action:
             raise ValueError(f"horizon must be a multiple of {per_action}, got {self.horizon}")
         if not self.dtype.is_floating_point:

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from catk_sim.constants import CURRENT_STEP, STEP_SECONDS
 from catk_sim.datatypes import SimState
-from catk_sim.envs.config import EnvConfig
+from catk_sim.envs.config import EnvConfig, Scenarios
 from catk_sim.envs.infos import Info, of_world, to_numpy, with_masks
 from catk_sim.envs.options import ResetOptions
 from catk_sim.envs.scenarios import ScenarioOrder, load_data, most_agents
+from catk_sim.envs.views import view_space
 from catk_sim.envs.worlds import Outcome, Worlds
 from catk_sim.observation import fit, observation_space
 from catk_sim.visualization.bev import BirdsEyeRenderer
@@ -92,6 +93,11 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
         return tuple(self._random)
 
     @property
+    def data(self) -> Scenarios:
+        """The scenarios that are played. None, if resets must be given their own."""
+        return self._data
+
+    @property
     def state(self) -> SimState:
         """The current state of all worlds, with one batch dimension."""
         return self.worlds.state
@@ -159,6 +165,9 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
     def _observation_space(self) -> Space:
         if self.config.observation_kind == "minimal":
             return Box(0, CURRENT_STEP + self.config.horizon, (1,), np.int64)
+        if self.config.observation_kind == "agents":
+            num_agents = None if self.config.controls_sdc else self.worlds.sizes.max_agents
+            return view_space(self.worlds.view_sizes, num_agents)
         return observation_space(self.worlds.sizes)
 
     def _seed(self, seed: int | Sequence[int | None] | None, worlds: Sequence[int]) -> None:

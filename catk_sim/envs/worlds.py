@@ -11,7 +11,7 @@ from torch import Tensor
 
 from catk_sim.constants import CURRENT_STEP, HISTORY_STEPS
 from catk_sim.datasets.schema import ScenarioSize, size_of
-from catk_sim.datatypes import Action, Scenario, SimState, TensorTree, Trajectory
+from catk_sim.datatypes import Action, RoadGraph, Scenario, SimState, TensorTree, Trajectory
 from catk_sim.envs.actions import ActionInterface
 from catk_sim.envs.background import Background
 from catk_sim.envs.config import EnvConfig
@@ -25,11 +25,12 @@ from catk_sim.envs.episode import (
     replace_worlds,
 )
 from catk_sim.envs.scenarios import arrange_agents, select_controlled
+from catk_sim.envs.views import ViewSizes, view_all, view_sdc, visible_points
 from catk_sim.metrics.base import MetricResult
 from catk_sim.metrics.collision import agents_collide
 from catk_sim.metrics.offroad import offroad_indication
 from catk_sim.metrics.road_edges import RoadEdges
-from catk_sim.observation import ObservationSizes, observable_points, observe
+from catk_sim.observation import MapPoints, ObservationSizes, observable_points, observe
 from catk_sim.rewards import Transition
 from catk_sim.simulator import Simulator
 
@@ -68,6 +69,11 @@ class Worlds:
         self.config = config
         self.sizes = ObservationSizes(
             max_agents=max_agents,
+            max_map_points=config.max_map_points,
+            max_lights=config.max_lights,
+        )
+        self.view_sizes = ViewSizes(
+            max_neighbors=config.max_neighbors,
             max_map_points=config.max_map_points,
             max_lights=config.max_lights,
         )
@@ -129,6 +135,18 @@ class Worlds:
         if self.background is not None:
             self.background.stop(worlds)
 
+    def remove(self, agents: Bool[Tensor, "worlds agents"]) -> None:
+        """Takes agents out of their worlds, until these are reset."""
+        state, gone = self.state, agents[..., None]
+        scenario = state.scenario
+        log = scenario.log.replace(valid=scenario.log.valid & ~gone)
+        state = state.replace(
+            scenario=scenario.replace(log=log),
+            history=state.history.replace(valid=state.history.valid & ~gone),
+            controlled=state.controlled & ~agents,
+        )
+        self._episode = self.episode.replace(state=state)
+
     def step(self, actions: np.ndarray | Tensor) -> Outcome:
         """Plays one action in every world."""
         episode, before = self.episode, self.state
@@ -159,6 +177,11 @@ class Worlds:
         episode, kind = self.episode, self.config.observation_kind
         if episode.points is None:
             return episode.state.step[:, None]
+        if kind == "agents":
+            if self.config.controls_sdc:
+                return view_sdc(episode.state, episode.points, self.view_sizes)
+            room = self.sizes.max_agents
+            return view_all(episode.state, episode.points, self.view_sizes, room)
         return observe(episode.state, episode.points, self.sizes, from_sdc=kind == "sdc")
 
     @property
@@ -173,15 +196,21 @@ class Worlds:
 
     def _begin(self, batch: Scenario, controlled: Bool[Tensor, "worlds agents"]) -> Episode:
         state = self.simulator.reset(batch, controlled)
-        points, edges = None, None
-        if self.config.observation_kind != "minimal":
-            # The sdc moves away from where the nearest points are chosen, the scene does not.
-            spare = 4 if self.config.observation_kind == "sdc" else 1
-            points = observable_points(batch.roadgraph, spare * self.config.max_map_points)
+        points, edges = self._points(batch.roadgraph), None
         if "offroad" in self.config.report:
             edges = RoadEdges.from_roadgraph(batch.roadgraph)
         last_action = self.actions.zero(state)
         return Episode(state=state.replace(last_action=last_action), points=points, edges=edges)
+
+    def _points(self, roadgraph: RoadGraph) -> MapPoints | None:
+        kind = self.config.observation_kind
+        if kind == "minimal":
+            return None
+        if kind == "agents":
+            return visible_points(roadgraph)
+        # The sdc moves away from where the nearest points are chosen, the scene does not.
+        spare = 4 if kind == "sdc" else 1
+        return observable_points(roadgraph, spare * self.config.max_map_points)
 
     def _grow(self, episode: Episode, size: ScenarioSize) -> Episode:
         if size == self._size:

@@ -6,7 +6,17 @@ from torch import Tensor
 
 from catk_sim.datatypes import Action, Scenario, SimState
 from catk_sim.dynamics import DeltaLocal
-from catk_sim.rewards import REWARDS, SafeDriving, Transition, log_imitation, progress
+from catk_sim.rewards import (
+    GOAL_RADIUS,
+    REWARDS,
+    Goals,
+    ReachGoal,
+    SafeDriving,
+    Transition,
+    log_imitation,
+    progress,
+    reached_goal,
+)
 from catk_sim.simulator import Simulator
 from tests.catk_sim.envs import variations
 from tests.scenes import straight_road
@@ -115,3 +125,56 @@ def test_rewards_of_a_batch_are_those_of_its_members(name: str) -> None:
     batch = Transition.stack([transition, transition])
     expected = REWARDS[name](transition)
     torch.testing.assert_close(REWARDS[name](batch), torch.stack([expected, expected]))
+
+
+def test_a_goal_is_where_the_log_has_an_agent_last() -> None:
+    goals = Goals.from_log(straight_road().log)
+    # C leaves after step 60.
+    assert goals.step.tolist() == [90, 90, 60]
+    assert goals.valid.all()
+    torch.testing.assert_close(goals.xy, torch.tensor([[50.0, -2.0], [10.0, 6.0], [40.0, -2.0]]))
+
+
+def test_there_is_no_goal_without_a_future() -> None:
+    assert not Goals.from_log(variations.short(straight_road()).log).valid.any()
+    gone = straight_road().log.replace(valid=torch.zeros(3, 91, dtype=torch.bool))
+    assert not Goals.from_log(gone).valid.any()
+
+
+def test_a_goal_is_reached_within_its_radius() -> None:
+    # A is 80 m from its goal; B and C are at theirs.
+    near, far = GOAL_RADIUS - 0.01, GOAL_RADIUS + 0.01
+    there = step([[80 - near, 0.0, 0.0], [near, 0.0, 0.0], [far, 0.0, 0.0]])
+    assert reached_goal(there).tolist() == [True, True, False]
+    beside = step([[80.0, near, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    assert reached_goal(beside).tolist() == [True, True, True]
+    assert not reached_goal(step([[80.0, far, 0.0]] * 3))[0]
+
+
+def test_a_goal_that_is_not_there_is_not_reached() -> None:
+    assert not reached_goal(step([[0.0, 0.0, 0.0]] * 3, variations.short(straight_road()))).any()
+
+
+def test_a_goal_counts_on_the_way_but_not_from_before() -> None:
+    first = step([[80.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    beyond = move(first.after, [[30.0, 0.0, 0.0]] * 3)
+    assert not reached_goal(beyond).any()
+    both = Transition(before=first.before, after=beyond.after, collision=NOBODY, offroad=NOBODY)
+    assert reached_goal(both).tolist() == [True, True, True]
+
+
+def test_reaching_the_goal_is_progress_and_arriving_without_harm() -> None:
+    reward = ReachGoal(progress=0.1, goal=2.0, collision=3.0, offroad=5.0)
+    transition = step([[80.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    # B and C were there before.
+    assert_rewards(reward(transition), [8 + 2, 0, 0])
+    struck = transition.replace(collision=torch.tensor([True, False, True]), offroad=~NOBODY)
+    assert_rewards(reward(struck), [8 + 2 - 3 - 5, -5, -8])
+    assert_rewards(reward(step([[50.0, 0.0, 0.0]] * 3)), [5, 0, 0])
+
+
+def test_reaching_the_goal_needs_the_infractions() -> None:
+    transition = step([[1.0, 0.0, 0.0]] * 3)
+    for name in ("collision", "offroad"):
+        with pytest.raises(ValueError, match="reach_goal needs report"):
+            ReachGoal()(transition.replace(**{name: None}))

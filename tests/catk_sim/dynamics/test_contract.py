@@ -14,6 +14,7 @@ from catk_sim.dynamics import (
     DeltaLocal,
     DynamicsModel,
     InvertibleBicycle,
+    PoseDynamics,
     StateDynamics,
     TokenDynamics,
 )
@@ -24,6 +25,7 @@ AGENTS = scenes.agents_of([AgentType.VEHICLE, AgentType.PEDESTRIAN, AgentType.CY
 MODELS = [
     DeltaLocal(),
     InvertibleBicycle(),
+    PoseDynamics(),
     StateDynamics(),
     TokenDynamics(scenes.arc_vocabulary()),
     TokenDynamics(scenes.arc_vocabulary(), snap_start=False),
@@ -41,6 +43,7 @@ def some_action(model: DynamicsModel, seed: int) -> Tensor:
     scale = {
         DeltaLocal: [3.0, 1.0, 3.0],
         InvertibleBicycle: [6.0, 0.3],
+        PoseDynamics: [15.0, 3.0, 3.0],
         StateDynamics: [900.0, 900.0, 3.0, 30.0, 30.0],
     }[type(model)]
     return torch.tensor(scale) * (2 * torch.rand(3, len(scale), generator=generator) - 1)

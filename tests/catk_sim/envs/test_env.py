@@ -376,3 +376,33 @@ def test_a_picture_shows_the_map_of_the_episode() -> None:
     for one in (env, fresh):
         one.reset(options={"scenario_index": 1})
     np.testing.assert_array_equal(env.render(), fresh.render())
+
+
+def test_an_action_may_be_held() -> None:
+    arguments = {"action": "bicycle", "controlled": "sdc", "data": [straight_road()]}
+    held, plain = make(action_repeat=5, **arguments), make(**arguments)
+    held.reset()
+    plain.reset()
+    action = np.array([0.5, 0.1], dtype=np.float32)
+    _, reward, _, _, info = held.step(action)
+    rewards = [plain.step(action)[1] for _ in range(5)]
+    assert info["step"] == 15
+    torch.testing.assert_close(held.state.history.xy, plain.state.history.xy)
+    # The reward is that of where the action leads.
+    assert reward == pytest.approx(rewards[-1])
+    assert held.metadata["render_fps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"action": "token", "action_repeat": 2}, "action_repeat is for delta and bicycle"),
+        ({"action": "state", "action_repeat": 2}, "action_repeat is for delta and bicycle"),
+        ({"action": "delta", "action_repeat": 0}, "action_repeat must be at least 1, got 0"),
+        ({"action": "delta", "action_repeat": 3}, "horizon must be a multiple of 3, got 80"),
+        ({"max_neighbors": 0}, "max_neighbors must be at least 1, got 0"),
+    ],
+)
+def test_actions_that_cannot_be_held_are_refused(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        make(**changes)
