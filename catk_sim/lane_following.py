@@ -90,21 +90,24 @@ class LaneRoutes(TensorTree):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Lanes:
+class Lanes:
     """The drivable lanes of one map. Arc lengths run through all points of the map, in float64."""
 
     xy: Float[Tensor, "points 2"]
     arc: Float[Tensor, " points"]
-    starts_segment: Bool[Tensor, " points"]
-    """Whether a segment of a lane runs from the point to the next."""
+    segment: Int[Tensor, " segments"]
+    """Points from which a segment of a lane runs to the next point."""
     first: Int[Tensor, " features"]
     last: Int[Tensor, " features"]
     """First and last point of each feature."""
+    exits: Int[Tensor, "exits 2"]
+    """Lanes, and lanes that they lead on to."""
     following: Int[Tensor, " features"]
     """The lane that each lane goes on as with the least turn; -1 if it ends."""
 
     @classmethod
-    def of(cls, roadgraph: RoadGraph) -> "_Lanes":
+    def of(cls, roadgraph: RoadGraph) -> "Lanes":
+        """Reads the lanes of a map, which is not batched and has room for a segment."""
         xy = roadgraph.xyz[:, :2]
         kind = roadgraph.feature_type
         is_lane = MapFeatureType.is_lane(kind) & (kind != MapFeatureType.LANE_BIKE_LANE)
@@ -119,39 +122,100 @@ class _Lanes:
         ends = torch.zeros(len(kind) + 1, dtype=torch.int64, device=xy.device)
         first = ends.scatter_reduce(0, owner, index, "amin", include_self=False)[:-1]
         last = ends.scatter_reduce(0, owner, index, "amax", include_self=False)[:-1]
+        exits = _exits(roadgraph, is_lane & (last > first))
+        end = step[(last - 1).clamp(min=0)]
+        heading = torch.atan2(end[:, 1], end[:, 0])
         zero = length.new_zeros(1)
         return cls(
             xy=xy,
             arc=torch.cat([zero.double(), spans.double().cumsum(0)]),
-            starts_segment=torch.cat([on_lane, on_lane.new_zeros(1)]),
+            segment=on_lane.nonzero()[:, 0],
             first=first,
             last=last,
-            following=_following(roadgraph, is_lane & (last > first), last, step),
+            exits=exits,
+            following=_following(exits, heading),
         )
+
+    def chain(
+        self, lane: Int[Tensor, " agents"], start_arc: Float[Tensor, " agents"]
+    ) -> tuple[Int[Tensor, "agents arc"], Float[Tensor, "agents arc"], Float[Tensor, " agents"]]:
+        """Goes from lane to lane. Tells lane and arc on the map at each metre, and the length.
+
+        Beyond the length, the arc goes on past the end of the last lane.
+        """
+        chain, begins, enters = [lane], [torch.zeros_like(start_arc)], [start_arc]
+        length = self.arc[self.last[lane]] - start_arc
+        for _ in range(MAX_LANES - 1):
+            following = self.following[lane]
+            goes_on = following >= 0
+            lane = torch.where(goes_on, following, lane)
+            chain.append(lane)
+            begins.append(torch.where(goes_on, length, math.inf))
+            first, last = self.arc[self.first[lane]], self.arc[self.last[lane]]
+            enters.append(first)
+            length = torch.where(goes_on, length + last - first, length)
+        metres = torch.arange(ROUTE_LENGTH + 1.0, device=start_arc.device, dtype=start_arc.dtype)
+        starts = torch.stack(begins, dim=1)
+        place = (starts[:, None] <= metres[:, None]).sum(dim=-1) - 1
+        map_arc = torch.stack(enters, dim=1).gather(1, place) + metres - starts.gather(1, place)
+        lanes = torch.stack(chain, dim=1).gather(1, place)
+        return lanes, map_arc, length.clamp(max=ROUTE_LENGTH)
+
+    def points_at(
+        self, lane: Int[Tensor, "*shape"], map_arc: Float[Tensor, "*shape"]
+    ) -> Float[Tensor, "*shape 2"]:
+        """Finds where arcs lie on lanes. Beyond the end of a lane, it goes straight on."""
+        index = torch.searchsorted(self.arc, map_arc.contiguous(), right=True) - 1
+        index = torch.minimum(index, self.last[lane] - 1)
+        index = torch.maximum(index, self.first[lane]).clamp(max=len(self.xy) - 2)
+        span = self.arc[index + 1] - self.arc[index]
+        part = (map_arc - self.arc[index]) / span.clamp(min=1e-6)
+        return torch.lerp(self.xy[index], self.xy[index + 1], part[..., None].to(self.xy))
+
+    def project(
+        self, xy: Float[Tensor, "agents 2"], heading: Float[Tensor, " agents"]
+    ) -> tuple[
+        Float[Tensor, "agents segments"],
+        Float[Tensor, "agents segments"],
+        Float[Tensor, "agents segments"],
+    ]:
+        """Measures where poses are on each segment.
+
+        Returns:
+            The distance from it (m), the cosine of the angle with it, and the arc of its nearest
+            point.
+        """
+        start = self.xy[self.segment]
+        step = self.xy[self.segment + 1] - start
+        length = step.norm(dim=-1)
+        offset = xy[:, None] - start
+        part = ((offset * step).sum(dim=-1) / length.square()).clamp(0, 1)
+        distance = (offset - part[..., None] * step).norm(dim=-1)
+        direction = torch.stack([heading.cos(), heading.sin()], dim=-1)
+        cos = direction @ (step / length[:, None]).T
+        return distance, cos, self.arc[self.segment] + part * length
+
+
+def _exits(roadgraph: RoadGraph, is_lane: Bool[Tensor, " features"]) -> Int[Tensor, "exits 2"]:
+    links = roadgraph.links
+    # (links, features)
+    same = (links.other_id[:, None] == roadgraph.feature_id) & is_lane
+    leads_on = links.valid & (links.type == LaneLinkType.EXIT_LANE) & same.any(dim=1)
+    other = same[leads_on].to(torch.uint8).argmax(dim=1)
+    return torch.stack([links.feature[leads_on], other], dim=-1)
 
 
 def _following(
-    roadgraph: RoadGraph,
-    is_lane: Bool[Tensor, " features"],
-    last: Int[Tensor, " features"],
-    step: Float[Tensor, "segments 2"],
+    exits: Int[Tensor, "exits 2"], heading: Float[Tensor, " features"]
 ) -> Int[Tensor, " features"]:
-    links, num = roadgraph.links, len(is_lane)
-    # (links, features)
-    same = (links.other_id[:, None] == roadgraph.feature_id) & is_lane
-    other = same.to(torch.uint8).argmax(dim=1) if num else links.feature
-    leads_on = links.valid & (links.type == LaneLinkType.EXIT_LANE) & same.any(dim=1)
-    end = step[(last - 1).clamp(min=0)]
-    heading = torch.atan2(end[:, 1], end[:, 0])
-    turn = wrap_angle(heading[other] - heading[links.feature]).abs()
-    turn = torch.where(leads_on, turn, math.inf)
-    least = turn.new_full((num,), math.inf).scatter_reduce(0, links.feature, turn, "amin")
-    # Of equal turns, the first link.
-    chosen = leads_on & (turn == least[links.feature])
-    index = torch.arange(len(turn), device=turn.device)
-    never = torch.full((num,), len(turn), device=turn.device)
-    link = never.scatter_reduce(0, links.feature, torch.where(chosen, index, len(turn)), "amin")
-    return torch.where(link < len(turn), torch.cat([other, other.new_zeros(1)])[link], -1)
+    lane, other = exits.unbind(-1)
+    turn = wrap_angle(heading[other] - heading[lane]).abs()
+    least = torch.full_like(heading, math.inf).scatter_reduce(0, lane, turn, "amin")
+    # Of equal turns, the first exit.
+    index = torch.where(turn == least[lane], torch.arange(len(turn), device=turn.device), len(turn))
+    never = torch.full(heading.shape, len(turn), device=turn.device)
+    chosen = never.scatter_reduce(0, lane, index, "amin")
+    return torch.where(chosen < len(turn), torch.cat([other, other.new_zeros(1)])[chosen], -1)
 
 
 def _lay_routes(state: SimState) -> LaneRoutes:
@@ -159,84 +223,33 @@ def _lay_routes(state: SimState) -> LaneRoutes:
     xy, heading = now.xy[:, 0], now.heading[:, 0]
     drives = now.valid[:, 0] & (scenario.agents.type == AgentType.VEHICLE)
     roadgraph = scenario.roadgraph.with_room_for_a_segment()
-    lanes = _Lanes.of(roadgraph)
+    lanes = Lanes.of(roadgraph)
     segment, start_arc, on_lane = _nearest_segment(xy, heading, lanes)
-    valid = drives & on_lane
-    lane, map_arc, length = _chain(roadgraph.feature[segment], start_arc, lanes)
-    path = _points(lane, map_arc, lanes)
-    path, path_heading = _merge(path, xy, heading)
-    limit = roadgraph.speed_limit * MPH
+    lane, map_arc, length = lanes.chain(roadgraph.feature[segment], start_arc)
+    path, path_heading = _merge(lanes.points_at(lane, map_arc), xy, heading)
     return LaneRoutes(
         xy=path,
         heading=path_heading,
-        speed_limit=limit[lane],
+        speed_limit=roadgraph.speed_limit[lane] * MPH,
         length=length.to(xy),
         stop=_stops(path, lane, scenario),
-        valid=valid,
+        valid=drives & on_lane,
     )
 
 
 def _nearest_segment(
-    xy: Float[Tensor, "agents 2"], heading: Float[Tensor, " agents"], lanes: _Lanes
+    xy: Float[Tensor, "agents 2"], heading: Float[Tensor, " agents"], lanes: Lanes
 ) -> tuple[Int[Tensor, " agents"], Float[Tensor, " agents"], Bool[Tensor, " agents"]]:
     """Finds the lane segment that each agent is on, the arc length there, and whether there is."""
-    index = lanes.starts_segment.nonzero()[:, 0]
-    if not len(index):
+    if not len(lanes.segment):
         nowhere = torch.zeros_like(heading, dtype=torch.int64)
         return nowhere, torch.zeros_like(heading).double(), torch.zeros_like(heading).bool()
-    start = lanes.xy[index]
-    step = lanes.xy[index + 1] - start
-    length = step.norm(dim=-1)
-    offset = xy[:, None] - start
-    part = ((offset * step).sum(dim=-1) / length.square()).clamp(0, 1)
-    distance = (offset - part[..., None] * step).norm(dim=-1)
-    direction = torch.stack([heading.cos(), heading.sin()], dim=-1)
-    cos = direction @ (step / length[:, None]).T
-    cost = torch.where(
-        (distance <= MAX_OFFSET) & (cos >= MIN_COS), distance + TURN_COST * (1 - cos), math.inf
-    )
+    distance, cos, arc = lanes.project(xy, heading)
+    is_near = (distance <= MAX_OFFSET) & (cos >= MIN_COS)
+    cost = torch.where(is_near, distance + TURN_COST * (1 - cos), math.inf)
     least, chosen = cost.min(dim=1)
-    part = part.gather(1, chosen[:, None])[:, 0]
-    segment = index[chosen]
-    arc = lanes.arc[segment] + part * length[chosen]
-    return segment, arc, least.isfinite()
-
-
-def _chain(
-    lane: Int[Tensor, " agents"], start_arc: Float[Tensor, " agents"], lanes: _Lanes
-) -> tuple[Int[Tensor, "agents arc"], Float[Tensor, "agents arc"], Float[Tensor, " agents"]]:
-    """Goes from lane to lane. Tells lane and arc length on the map at each metre, and the length.
-
-    Beyond the length, the arc length goes on past the end of the last lane.
-    """
-    chain, begins, enters = [lane], [torch.zeros_like(start_arc)], [start_arc]
-    length = lanes.arc[lanes.last[lane]] - start_arc
-    for _ in range(MAX_LANES - 1):
-        following = lanes.following[lane]
-        goes_on = following >= 0
-        lane = torch.where(goes_on, following, lane)
-        chain.append(lane)
-        begins.append(torch.where(goes_on, length, math.inf))
-        first, last = lanes.arc[lanes.first[lane]], lanes.arc[lanes.last[lane]]
-        enters.append(first)
-        length = torch.where(goes_on, length + last - first, length)
-    metres = torch.arange(ROUTE_LENGTH + 1.0, device=start_arc.device, dtype=start_arc.dtype)
-    starts = torch.stack(begins, dim=1)
-    place = (starts[:, None] <= metres[:, None]).sum(dim=-1) - 1
-    map_arc = torch.stack(enters, dim=1).gather(1, place) + metres - starts.gather(1, place)
-    return torch.stack(chain, dim=1).gather(1, place), map_arc, length.clamp(max=ROUTE_LENGTH)
-
-
-def _points(
-    lane: Int[Tensor, "agents arc"], map_arc: Float[Tensor, "agents arc"], lanes: _Lanes
-) -> Float[Tensor, "agents arc 2"]:
-    """Finds where arc lengths lie on lanes. Beyond the end of a lane, it goes straight on."""
-    index = torch.searchsorted(lanes.arc, map_arc.contiguous(), right=True) - 1
-    index = torch.minimum(index, lanes.last[lane] - 1)
-    index = torch.maximum(index, lanes.first[lane]).clamp(max=len(lanes.xy) - 2)
-    span = lanes.arc[index + 1] - lanes.arc[index]
-    part = (map_arc - lanes.arc[index]) / span.clamp(min=1e-6)
-    return torch.lerp(lanes.xy[index], lanes.xy[index + 1], part[..., None].to(lanes.xy))
+    arc = arc.gather(1, chosen[:, None])[:, 0]
+    return lanes.segment[chosen], arc, least.isfinite()
 
 
 def _merge(

@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
@@ -14,6 +16,9 @@ from catk_sim.geometry.se2 import rotate
 from catk_sim.lane_following import ROUTE_LENGTH, LaneRoutes
 from policies.constant_velocity import extrapolated
 from policies.leader import find_leader
+
+Array = TypeVar("Array", Tensor, np.ndarray)
+"""Arrays of either kind, whose shapes broadcast."""
 
 STOP_LINE_TOLERANCE = 2.0
 """How far beyond a red light's stop line an agent still holds (m)."""
@@ -102,29 +107,27 @@ class IDM:
         gap, leader_speed = find_leader(state, routes, progress)
         acceleration = torch.stack(
             [
-                self._follow(speed, gap, speed - leader_speed),
-                self._follow(speed, self._red_light(state, routes, front, speed), speed),
-                self._follow(speed, routes.length - front, speed),
+                self.follow(speed, gap, speed - leader_speed),
+                self.follow(speed, self._red_light(state, routes, front, speed), speed),
+                self.follow(speed, routes.length - front, speed),
             ]
         ).amin(dim=0)
         here = progress.long()[..., None]
         limit = routes.speed_limit.gather(-1, here)[..., 0]
         desired = torch.where(limit > 0, limit, memory.cruise)
-        free = self.max_acceleration * (1 - (speed / desired) ** 4)
-        return (free + acceleration).clamp(-self.max_deceleration, self.max_acceleration)
+        acceleration = self.free(speed, desired) + acceleration
+        return acceleration.clamp(-self.max_deceleration, self.max_acceleration)
 
-    def _follow(
-        self,
-        speed: Float[Tensor, "*batch agents"],
-        gap: Float[Tensor, "*batch agents"],
-        approach: Float[Tensor, "*batch agents"],
-    ) -> Float[Tensor, "*batch agents"]:
-        """The model's second term: what is ahead slows down."""
+    def free(self, speed: Array, desired: Array) -> Array:
+        """Computes the model's first term, the acceleration on a free road (m/s^2)."""
+        return self.max_acceleration * (1 - (speed / desired) ** 4)
+
+    def follow(self, speed: Array, gap: Array, approach: Array) -> Array:
+        """Computes the model's second term, how what is ahead slows down (m/s^2)."""
         softness = 2 * math.sqrt(self.max_acceleration * self.comfortable_deceleration)
-        wanted = self.min_gap + (speed * self.time_headway + speed * approach / softness).clamp(
-            min=0
-        )
-        return -self.max_acceleration * (wanted / gap.clamp(min=0.1)) ** 2
+        # `clip` is a method of arrays of both kinds.
+        wanted = (speed * self.time_headway + speed * approach / softness).clip(min=0)
+        return -self.max_acceleration * ((self.min_gap + wanted) / gap.clip(min=0.1)) ** 2
 
     def _red_light(
         self,
@@ -146,10 +149,12 @@ class IDM:
         observed = torch.take_along_dim(lights.valid, step, dim=-1)[..., 0]
         is_red = (shown == TrafficLightState.STOP) | (shown == TrafficLightState.ARROW_STOP)
         gap = routes.stop - front[..., None]
-        braking = speed.square() / (2 * self.max_deceleration)
-        can_stop = gap > braking[..., None] - STOP_LINE_TOLERANCE
-        stops = (is_red & observed)[..., None, :] & can_stop
+        stops = (is_red & observed)[..., None, :] & self.can_stop(speed[..., None], gap)
         return torch.where(stops, gap, math.inf).amin(dim=-1)
+
+    def can_stop(self, speed: Array, gap: Array) -> Array:
+        """Tells who can stop at a line that is so far ahead (m), or little beyond it."""
+        return gap > speed**2 / (2 * self.max_deceleration) - STOP_LINE_TOLERANCE
 
 
 def _speed(state: SimState) -> Float[Tensor, "*batch agents"]:

@@ -3,14 +3,17 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 from tqdm import tqdm
 
 from catk_sim.datasets.batching import collate
-from catk_sim.datatypes import Rollout, Scenario
+from catk_sim.datatypes import Rollout, Scenario, Trajectory
 from catk_sim.metrics.sim_agents.config import SimAgentsConfig
+from catk_sim.metrics.sim_agents.histograms import FeatureCounts, add_counts, count_features
 from catk_sim.metrics.sim_agents.joint_scenes import JointScenes
 from catk_sim.metrics.sim_agents.metric import PreparedScene, SimAgentsMetric
 from catk_sim.metrics.sim_agents.realism import SimAgentsMetrics
@@ -66,12 +69,16 @@ class Measured:
         sim_agents: Waymo's metric of the scenarios that it is defined for.
         unscored: Why it is not defined for the others, by their ids.
         num_rollouts: Rollouts of each scenario.
+        scenario_id: The scenarios, as they are in `summary`.
+        features: How often values of its features were simulated and logged.
     """
 
     summary: RolloutSummary
     sim_agents: SimAgentsMetrics | None
     unscored: Mapping[str, str]
     num_rollouts: int
+    scenario_id: tuple[str, ...]
+    features: Mapping[str, FeatureCounts]
 
     @classmethod
     def merge(cls, parts: Sequence["Measured"]) -> "Measured":
@@ -86,6 +93,8 @@ class Measured:
                 for scenario_id, reason in part.unscored.items()
             },
             num_rollouts=parts[0].num_rollouts,
+            scenario_id=tuple(name for part in parts for name in part.scenario_id),
+            features=add_counts([part.features for part in parts if part.features]),
         )
 
     def figures(self) -> dict[str, Any]:
@@ -134,6 +143,21 @@ def drive(policy: Policy, benchmark: Benchmark) -> Iterator[tuple[Scenario, Roll
         yield batch, _drive(policy, batch, benchmark, number)
 
 
+@runtime_checkable
+class Watch(Protocol):
+    """Sees what is driven while it is measured."""
+
+    def __call__(
+        self,
+        name: str,
+        batch: Scenario,
+        simulated: Trajectory,
+        controlled: Bool[Tensor, "scenarios agents"],
+    ) -> None:
+        """Called with whoever drove, in which scenarios, the rollouts, and whom it drove."""
+        ...
+
+
 class Evaluator:
     """Measures policies on a benchmark, one batch of scenarios in memory at a time.
 
@@ -155,9 +179,19 @@ class Evaluator:
         self._kept: dict[int, _Loaded] | None = {} if keep else None
 
     def measure(
-        self, policies: Mapping[str, Policy], *, show_progress: bool = True
+        self,
+        policies: Mapping[str, Policy],
+        *,
+        show_progress: bool = True,
+        watch: Watch | None = None,
     ) -> dict[str, Measured]:
-        """Drives policies, all with the same seeds. They and the results go under names."""
+        """Drives policies, all with the same seeds. They and the results go under names.
+
+        Args:
+            policies: Who drives.
+            show_progress: Whether to show how far it is.
+            watch: Sees everything that is driven. Of several processes each calls its own.
+        """
         benchmark = self._benchmark
         parts = []
         hidden = not (show_progress and is_main())
@@ -169,6 +203,13 @@ class Evaluator:
                 for name, policy in policies.items():
                     driven = _drive(policy, loaded.batch, benchmark, number)
                     measured[name] = _measure(driven, loaded, self._metric)
+                    if watch is not None:
+                        watch(
+                            name,
+                            loaded.batch,
+                            driven.simulated,
+                            driven.final.controlled.select(0, 0),
+                        )
                     bar.update(min(loaded.batch.batch_size * world_size(), total - bar.n))
                 parts.append(measured)
         parts = gather_shares(parts)
@@ -195,17 +236,23 @@ def _drive(policy: Policy, batch: Scenario, benchmark: Benchmark, number: int) -
 
 def _measure(driven: Rollout, loaded: _Loaded, metric: SimAgentsMetric) -> Measured:
     summary = summarize_rollouts(driven.simulated, loaded.batch, driven.final.controlled[0])
-    sim_agents = None
+    sim_agents, counts = None, {}
     if loaded.prepared is not None:
         rows = torch.tensor(loaded.rows, device=driven.simulated.valid.device)
         simulated = driven.simulated.map(lambda tensor: tensor[:, rows])
         joint = JointScenes.from_rollout(simulated, loaded.prepared.scene, hold_absent=True)
-        sim_agents = metric(loaded.prepared, joint).to("cpu")
+        features = metric.features(loaded.prepared, joint)
+        sim_agents = metric.score(loaded.prepared, features).to("cpu")
+        counts = count_features(
+            features, loaded.prepared.log, loaded.prepared.scored, metric.config
+        )
     return Measured(
         summary=summary.to("cpu"),
         sim_agents=sim_agents,
         unscored=loaded.unscored,
         num_rollouts=driven.simulated.valid.shape[0],
+        scenario_id=loaded.batch.scenario_id,
+        features=counts,
     )
 
 

@@ -8,6 +8,7 @@ import tyro
 
 from catk_sim.submission import NUM_ROLLOUTS, SubmissionMetadata
 from catk_sim.submission.writer import check_archive_name
+from policies.ego_gmm.config import MixtureConfig
 from policies.smart.config import SMARTConfig
 
 
@@ -145,6 +146,9 @@ class EvaluationConfig:
 
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
 
+    report_scenes: int = 20
+    """Scenarios that can be played in `report.html`, with 4 rollouts at most. It tells of all."""
+
     seed: int = 0
     """Seed of every random draw."""
 
@@ -257,6 +261,38 @@ class CatKConfig(BehaviorCloningConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _refuse_unless(self.k >= 1, f"k must be at least 1, got {self.k}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EgoPolicyConfig:
+    """What makes a run train the ego policy: `model` is its encoder, and the sdc alone learns."""
+
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    """Shape of the ego policy's mixture, if it does not come from a checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EgoCloningConfig(EgoPolicyConfig, BehaviorCloningConfig):
+    """Open-loop training of the ego policy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EgoCatKConfig(EgoPolicyConfig, CatKConfig):
+    """Behavior cloning of the ego policy, then closed-loop fine-tuning; `k` counts modes."""
+
+    k: int = 3
+    """Modes that a rollout may choose from."""
+
+    max_deviation: float | None = None
+    """How far (m) from the log a rollout may end half a second. Where none of the modes ends
+    nearer, it goes on from the log. By default it goes on from the nearest, as in the paper."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_unless(
+            self.max_deviation is None or self.max_deviation > 0,
+            f"max_deviation must be positive, got {self.max_deviation}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

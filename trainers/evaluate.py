@@ -5,6 +5,10 @@ python -m trainers.evaluate POLICY [POLICY ...] --data PATH --output DIR
 A policy is a folder that a trainer saved (its run's bc or catk), or a name of `policies.registry`.
 All scenarios of the data are driven, up to --rollouts.max-scenarios: give data that the policies
 have not learnt from. Processes that `torchrun` starts share them.
+
+python -m trainers.evaluate --planner PLANNER [--planner PLANNER ...] --traffic TRAFFIC --data PATH
+
+evaluates who drives the ego alone; `--planner --help` tells more.
 """
 
 import json
@@ -21,9 +25,12 @@ from rich.table import Table
 from catk_sim.datasets.scenario_dataset import prepare_if_needed
 from catk_sim.datasets.whole_file import whole_file
 from catk_sim.metrics.sim_agents.realism import finite_or_none
+from catk_sim.report import write_report
 from catk_sim.rollout import Policy
 from catk_sim.tokens import MotionVocabulary
-from policies.checkpoint import load_checkpoint
+from policies.checkpoint import load_any_checkpoint, load_checkpoint
+from policies.ego_gmm.model import EgoGMM
+from policies.ego_gmm.policy import EgoGMMPolicy
 from policies.registry import make_policy
 from policies.smart.model import SMART
 from policies.smart.policy import SMARTPolicy, TopK
@@ -31,7 +38,10 @@ from trainers.benchmark import Benchmark, Evaluator
 from trainers.cli import run_command
 from trainers.configs import EvaluationConfig, RolloutConfig
 from trainers.distributed import from_main, is_main, join
+from trainers.evaluation_report import Recorder, ReportSize, evaluation_report
 from trainers.loop import pick_device
+from trainers.planning.command import evaluate_planners
+from trainers.planning.config import PlannerEvaluationConfig
 from trainers.run import Run
 
 Figures = dict[str, Any]
@@ -113,11 +123,20 @@ def load_policy(name: str, config: RolloutConfig, device: torch.device) -> Polic
     Raises:
         ValueError: There is neither such a folder nor such a name.
     """
-    if Path(name).exists():
+    if Path(name).is_dir():
         return sampled(load_checkpoint(name).to(device), config)
     if name == "random_token":
         return make_policy(name, vocabulary=MotionVocabulary.default().to(device))
     return make_policy(name)
+
+
+def load_ego_policy(name: str, config: RolloutConfig, device: torch.device) -> Policy:
+    """Loads a policy that need not drive anyone but the sdc; otherwise like `load_policy`."""
+    if Path(name).is_dir():
+        model = load_any_checkpoint(name)
+        if isinstance(model, EgoGMM):
+            return EgoGMMPolicy(model.to(device))
+    return load_policy(name, config, device)
 
 
 def describe(data: str, benchmark: Benchmark, num_scenarios: int) -> str:
@@ -139,7 +158,7 @@ def print_table(figures: Mapping[str, Figures], caption: str) -> None:
         table.add_row(name, *(_cell(groups, *place) for place in COLUMNS.values()))
     # Narrow terminals may not cut numbers off.
     console = Console()
-    console = Console(width=max(console.width, 130))
+    console = Console(width=max(console.width, 130), emoji=False)
     console.print(table)
     unscored = next(iter(figures.values()))["sim_agents"]["unscored"]
     if unscored:
@@ -175,11 +194,42 @@ def write_json(path: Path, content: object) -> None:
         unfinished.write_text(json.dumps(finite_or_none(content), indent=2, allow_nan=False) + "\n")
 
 
-def main(args: list[str]) -> None:
-    """Evaluates the policies that the command line names."""
+PLANNERS = """Closed-loop evaluation of who drives the ego.
+
+A planner is the name of an entry point of the group `catk_sim.planners`, `package.module:Class`,
+`path/to/file.py:Class`, a function of such a place, `process:COMMAND`, a folder that a trainer
+saved, or a `.zip` of Stable-Baselines3. Arguments follow it as `,key=value`; `,python=INTERPRETER`
+runs it in another environment.
+
+A planner that fails in a scenario, by an error, a wrong result or by taking too long, is not asked
+again there: the ego brakes, and the scenario has the score 0.
+"""
+
+
+def evaluate_egos(args: list[str]) -> None:
+    """Evaluates the planners that the command line names."""
+    asks = "-h" in args or "--help" in args
     config = tyro.cli(
-        EvaluationConfig, args=args, prog="python -m trainers.evaluate", description=__doc__
+        PlannerEvaluationConfig,
+        args=["--help"] if asks else args,
+        prog="python -m trainers.evaluate",
+        description=PLANNERS,
     )
+    benchmark, _ = open_benchmark(config)
+
+    def traffic(name: str) -> Policy:
+        return load_policy(name, config.rollouts, benchmark.device)
+
+    def ego(name: str) -> Policy:
+        return load_ego_policy(name, config.rollouts, benchmark.device)
+
+    record = evaluate_planners(config, benchmark, make_ego=ego, make_traffic=traffic)
+    if is_main():
+        write_json(config.output / "metrics.json", record)
+
+
+def open_benchmark(config: EvaluationConfig | PlannerEvaluationConfig) -> tuple[Benchmark, int]:
+    """Opens the data of a command, and tells how many scenarios there are."""
     torch.set_num_threads(config.cpu_threads)
     device = pick_device(config.device)
     join(device)
@@ -195,13 +245,39 @@ def main(args: list[str]) -> None:
         seed=config.seed,
         device=device,
     )
-    policies = {name: load_policy(name, config.rollouts, device) for name in config.policies}
-    results = Evaluator(benchmark, rules=config.rollouts.metric_version).measure(policies)
+    return benchmark, len(scenarios)
+
+
+def main(args: list[str]) -> None:
+    """Evaluates the policies, or the planners, that the command line names."""
+    if any(arg == "--planner" or arg.startswith("--planner=") for arg in args):
+        evaluate_egos(args)
+        return
+    config = tyro.cli(
+        EvaluationConfig, args=args, prog="python -m trainers.evaluate", description=__doc__
+    )
+    benchmark, num_scenarios = open_benchmark(config)
+    policies = {
+        name: load_policy(name, config.rollouts, benchmark.device) for name in config.policies
+    }
+    recorder = Recorder(ReportSize(max_scenes=config.report_scenes), policies)
+    evaluator = Evaluator(benchmark, rules=config.rollouts.metric_version)
+    results = evaluator.measure(recorder.watched, watch=recorder)
     if not is_main():
         return
     figures = {name: measured.figures() for name, measured in results.items()}
-    print_table(figures, describe(config.data, benchmark, len(scenarios)))
+    print_table(figures, describe(config.data, benchmark, num_scenarios))
     write_json(config.output / "metrics.json", result_record(config.data, benchmark, figures))
+    facts = {
+        "data": config.data,
+        "rollouts": str(config.rollouts.num_rollouts),
+        "seed": str(config.seed),
+        "metric": f"Sim Agents {config.rollouts.metric_version}",
+    }
+    report = evaluation_report(results, recorder, facts)
+    Console(emoji=False).print(
+        str(write_report(report, config.output / "report.html")), highlight=False
+    )
 
 
 if __name__ == "__main__":

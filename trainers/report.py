@@ -1,4 +1,4 @@
-"""What a run ends with: a table, plots and a film of the policy before and after fine-tuning."""
+"""What a run ends with: a table, plots, a film and a page of the policy before and after."""
 
 from collections.abc import Mapping
 
@@ -9,6 +9,7 @@ from catk_sim.datatypes import Scenario
 from catk_sim.metrics.collision import collision_indication
 from catk_sim.metrics.offroad import offroad_indication
 from catk_sim.metrics.summary import summarize_rollouts
+from catk_sim.report import write_report
 from catk_sim.rollout import Policy, rollout
 from catk_sim.visualization import (
     BirdsEyeRenderer,
@@ -28,6 +29,7 @@ from trainers.evaluate import (
     sampled,
     write_json,
 )
+from trainers.evaluation_report import Recorder, ReportSize, evaluation_report
 from trainers.run import Run
 from trainers.run_log import read_log
 
@@ -40,6 +42,9 @@ CURVES = ("loss", "accuracy", "closed_loop_ade")
 SHOWN_ROLLOUTS = 4
 """Rollouts in the plot. The film shows the first."""
 
+PLAYED_SCENES = 8
+"""Scenarios that can be played in the HTML report."""
+
 PICTURES = ("learning_curves.png", "rollouts.png", "rollouts.mp4")
 
 
@@ -51,7 +56,8 @@ def compare(run: Run) -> None:
         for name, stage in STAGES.items()
     }
     rules = benchmark.rollouts.metric_version
-    results = Evaluator(benchmark, rules=rules).measure(policies)
+    recorder = Recorder(ReportSize(max_scenes=PLAYED_SCENES), policies)
+    results = Evaluator(benchmark, rules=rules).measure(recorder.watched, watch=recorder)
     if not is_main():
         return
     figures = {name: measured.figures() for name, measured in results.items()}
@@ -64,9 +70,16 @@ def compare(run: Run) -> None:
     )
     position = _most_telling(results)
     _show(run, policies, benchmark.simulated([run.held_out.scenarios[benchmark.indices[position]]]))
+    facts = {
+        "data": data,
+        "rollouts": str(benchmark.rollouts.num_rollouts),
+        "seed": str(benchmark.seed),
+        "metric": f"Sim Agents {rules}",
+    }
+    write_report(evaluation_report(results, recorder, facts), run.folder / "report.html")
     print_table(figures, describe(data, benchmark, len(run.held_out.indices)))
-    for name in ("metrics.json", *PICTURES):
-        Console().print(f"{run.folder / name}", highlight=False)
+    for name in ("metrics.json", "report.html", *PICTURES):
+        Console(emoji=False).print(f"{run.folder / name}", highlight=False)
 
 
 def _most_telling(results: Mapping[str, Measured]) -> int:

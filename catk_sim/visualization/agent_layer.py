@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from catk_sim.datatypes import AgentType
 from catk_sim.visualization import colors
 from catk_sim.visualization.canvas import Canvas
+from catk_sim.visualization.map_layer import regular_polygon
 
 _BOX = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0]])
 
@@ -114,6 +115,21 @@ def draw_trails(
                 colors.tint(color, colors.GROUND, fade),
                 canvas.width(2.0),
             )
+
+
+def draw_modes(
+    canvas: Canvas,
+    lines: Float[np.ndarray, "modes 2 2"],
+    probability: Float[np.ndarray, " modes"],
+) -> None:
+    """Draws lines from agents to where they may be next, the likelier the darker and thicker."""
+    # The likeliest last, on top of the others.
+    for index in np.argsort(probability, kind="stable"):
+        share = float(np.clip(probability[index], 0, 1))
+        color = colors.tint(colors.INK, colors.ASPHALT, 0.75 * (1 - share))
+        canvas.stroke(lines[index : index + 1], color, canvas.width(1.0 + 3.0 * share))
+        end = regular_polygon(lines[index, 1], canvas.to_metres(1.5 + 3.0 * share), 8)
+        canvas.fill([end], color)
 
 
 def _draw_warnings(

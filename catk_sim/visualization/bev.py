@@ -1,15 +1,18 @@
 """A simulated world, seen from above."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from catk_sim.datatypes import Scenario, SimState, TrafficLightState, Trajectory
+from catk_sim.datatypes import Scenario, SimState, TensorTree, TrafficLightState, Trajectory
 from catk_sim.visualization.agent_layer import (
     VisibleAgents,
     agent_colors,
     draw_agents,
     draw_ghosts,
+    draw_modes,
     draw_trails,
 )
 from catk_sim.visualization.annotations import Annotations
@@ -19,6 +22,19 @@ from catk_sim.visualization.framing import Follow, Framing, require_one_world
 from catk_sim.visualization.light_layer import draw_light
 
 _Flags = Bool[np.ndarray, " agents"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PredictedModes(TensorTree):
+    """Where agents may be next: the ends of likely motion tokens, or the modes of a mixture.
+
+    Attributes:
+        xy: Where each mode leads (m), in the scenario's frame.
+        probability: How likely it is. Modes without any are not drawn.
+    """
+
+    xy: Float[Tensor, "agents modes 2"]
+    probability: Float[Tensor, "agents modes"]
 
 
 class BirdsEyeRenderer:
@@ -68,6 +84,7 @@ class BirdsEyeRenderer:
         *,
         collided: Bool[Tensor, " agents"] | None = None,
         offroad: Bool[Tensor, " agents"] | None = None,
+        modes: PredictedModes | None = None,
     ) -> Frame:
         """Draws a state of this world, with the history that it carries as trails.
 
@@ -75,6 +92,7 @@ class BirdsEyeRenderer:
             state: A state of the scenario that the renderer was made for.
             collided: Agents to mark as collided.
             offroad: Agents to mark as off the road.
+            modes: Where agents may go next.
         """
         require_one_world(state.scenario)
         return self.render_motion(
@@ -83,6 +101,7 @@ class BirdsEyeRenderer:
             controlled=state.controlled,
             collided=collided,
             offroad=offroad,
+            modes=modes,
         )
 
     def render_motion(
@@ -93,6 +112,7 @@ class BirdsEyeRenderer:
         controlled: Bool[Tensor, " agents"],
         collided: Bool[Tensor, " agents"] | None = None,
         offroad: Bool[Tensor, " agents"] | None = None,
+        modes: PredictedModes | None = None,
     ) -> Frame:
         """Draws the last step of a motion, and the steps before it as trails.
 
@@ -103,6 +123,7 @@ class BirdsEyeRenderer:
             controlled: Agents that are simulated.
             collided: Agents to mark as collided.
             offroad: Agents to mark as off the road.
+            modes: Where agents may go next.
         """
         self._check(motion)
         motion = motion.to("cpu")
@@ -115,6 +136,8 @@ class BirdsEyeRenderer:
         self._draw_lights(canvas, step)
         draw_trails(canvas, xy[shown], valid[shown], agent_colors(visible))
         self._draw_log(canvas, step, acts)
+        if modes is not None:
+            self._draw_modes(canvas, xy[:, -1], modes.to("cpu"), shown)
         draw_agents(canvas, visible)
         self._annotations.write(canvas.pixels, step)
         return canvas.pixels
@@ -142,6 +165,22 @@ class BirdsEyeRenderer:
         points = self._lights.stop_xyz[seen, step, :2].double().numpy()
         for xy, state in zip(points, self._lights.state[seen, step].tolist(), strict=True):
             draw_light(canvas, xy, TrafficLightState(state))
+
+    def _draw_modes(
+        self,
+        canvas: Canvas,
+        start: Float[np.ndarray, "agents 2"],
+        modes: PredictedModes,
+        shown: _Flags,
+    ) -> None:
+        if modes.probability.shape[0] != len(shown):
+            raise ValueError(
+                f"wanted modes of {len(shown)} agents, got those of {modes.probability.shape[0]}"
+            )
+        probability = modes.probability.double().numpy()
+        agent, mode = np.nonzero(probability * shown[:, None])
+        ends = modes.xy.double().numpy()[agent, mode]
+        draw_modes(canvas, np.stack([start[agent], ends], axis=1), probability[agent, mode])
 
     def _draw_log(self, canvas: Canvas, step: int, controlled: _Flags) -> None:
         if not 0 <= step < self._log.num_steps:
@@ -183,6 +222,7 @@ def render_state(
     title: str = "",
     collided: Bool[Tensor, " agents"] | None = None,
     offroad: Bool[Tensor, " agents"] | None = None,
+    modes: PredictedModes | None = None,
 ) -> Frame:
     """Draws one state from above. For many states of a world, keep a `BirdsEyeRenderer`.
 
@@ -191,4 +231,4 @@ def render_state(
     renderer = BirdsEyeRenderer(
         state.scenario, size=size, metres=metres, follow=follow, legend=legend, title=title
     )
-    return renderer.render(state, collided=collided, offroad=offroad)
+    return renderer.render(state, collided=collided, offroad=offroad, modes=modes)

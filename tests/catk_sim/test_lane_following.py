@@ -5,10 +5,7 @@ import torch
 
 from catk_sim.datatypes import (
     AgentType,
-    LaneLinks,
-    LaneLinkType,
     MapFeatureType,
-    RoadGraph,
     Scenario,
     SimState,
 )
@@ -17,53 +14,7 @@ from catk_sim.lane_following import ROUTE_LENGTH, LaneRoutes
 from catk_sim.rollout import sim_agents
 from catk_sim.simulator import Simulator
 from tests import scenes
-
-
-def fork(*, links: list[tuple[int, int]], kind: int = 2) -> Scenario:
-    """Car A, at (-30, -2) and eastbound, before a fork.
-
-                      __ lane 30: turns north at (0, -2), ends at (10, 28)
-                     /
-      lane 10 ------<___ lane 20: bends slightly south, from (0, -2) to (60, -8)
-
-    Lanes are listed as 10, 20, 30 and start and end exactly there. The light at x = 2 is lane 20's.
-    """
-    scenario = scenes.straight_road()
-    lanes = [
-        [(-100.0 + 2 * i, -2.0) for i in range(51)],
-        [(i * 6.0, -2.0 - 0.6 * i) for i in range(11)],
-        [(10 * math.sin(t), 8 - 10 * math.cos(t)) for t in torch.linspace(0, math.pi / 2, 9)]
-        + [(10.0, 8.0 + i) for i in range(1, 21)],
-    ]
-    xy = torch.tensor([point for lane in lanes for point in lane])
-    num = len(links)
-    index = {10: 0, 20: 1, 30: 2}
-    roadgraph = RoadGraph(
-        xyz=torch.cat([xy, torch.zeros(len(xy), 1)], dim=-1),
-        feature=torch.arange(3).repeat_interleave(torch.tensor([len(lane) for lane in lanes])),
-        point_valid=torch.ones(len(xy), dtype=torch.bool),
-        feature_id=torch.tensor([10, 20, 30]),
-        feature_type=torch.full((3,), kind),
-        speed_limit=torch.tensor([25.0, 35.0, 15.0]),
-        interpolating=torch.zeros(3, dtype=torch.bool),
-        feature_valid=torch.ones(3, dtype=torch.bool),
-        links=LaneLinks(
-            feature=torch.tensor([index[one] for one, _ in links], dtype=torch.int64),
-            type=torch.full((num,), int(LaneLinkType.EXIT_LANE)),
-            other_id=torch.tensor([other for _, other in links], dtype=torch.int64),
-            span=torch.zeros(num, 4, dtype=torch.int64),
-            boundary_type=torch.zeros(num, dtype=torch.int64),
-            neighbor=torch.zeros(num, dtype=torch.int64),
-            valid=torch.ones(num, dtype=torch.bool),
-        ),
-    )
-    lights = scenario.traffic_lights
-    stop = lights.stop_xyz.clone()
-    stop[..., 0] = 2.0
-    return scenario.replace(
-        roadgraph=roadgraph,
-        traffic_lights=lights.replace(lane_id=torch.tensor([20]), stop_xyz=stop),
-    )
+from tests.catk_sim.lane_scenes import fork
 
 
 def start(scenario: Scenario) -> SimState:

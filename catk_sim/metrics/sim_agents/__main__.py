@@ -145,7 +145,7 @@ def _print_table(record: dict) -> None:
     for name, value in (record["bucketed"] | record["scenario"]).items():
         if name != "scenario_id":
             table.add_row(name, f"{value:.6f}")
-    Console().print(table)
+    Console(emoji=False).print(table)
 
 
 if __name__ == "__main__":

@@ -125,7 +125,10 @@ class SimAgentsMetric:
         self, prepared: PreparedScene, simulated: JointScenes | BoxTrajectory
     ) -> SimAgentsMetrics:
         """Scores rollouts. Arguments and errors as for `features`."""
-        features = self.features(prepared, simulated)
+        return self.score(prepared, self.features(prepared, simulated))
+
+    def score(self, prepared: PreparedScene, features: SimAgentsFeatures) -> SimAgentsMetrics:
+        """Scores rollouts whose features were computed before."""
         return score(features, prepared.log, prepared.scored, config=self.config)
 
     def leave_one_out(

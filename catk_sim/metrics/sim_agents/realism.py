@@ -106,7 +106,12 @@ class SimAgentsMetrics(TensorTree):
             **{name: score[name] for name in self.config.simulated_rates},
         }
 
-    def _bucket(self, bucket: Bucket, score: dict[str, float]) -> float:
+    def bucket(self, bucket: Bucket) -> Float[Tensor, "*batch"]:
+        """Averages the likelihoods of a bucket, by weight, for each scenario, in float64."""
+        scores = {name: value.double() for name, value in self._scores().items()}
+        return torch.as_tensor(self._bucket(bucket, scores))
+
+    def _bucket(self, bucket: Bucket, score: dict[str, Any]) -> Any:
         members = {
             name: feature.weight
             for name, feature in self.config.features.items()
@@ -217,7 +222,7 @@ def _tables(
 ) -> dict[str, Table]:
     tables = {}
     for name, feature in config.features.items():
-        valid = _valid(name, agents, config)
+        valid = counted_steps(name, agents, config)
         if name in INDICATIONS:
             field = INDICATIONS[name]
             simulated_value, logged_value = (
@@ -232,10 +237,10 @@ def _tables(
     return tables
 
 
-def _valid(
+def counted_steps(
     name: str, agents: ScoredAgents, config: SimAgentsConfig
 ) -> Bool[Tensor, "*scenes agents steps"]:
-    """Tells where a feature counts."""
+    """Tells where the logged values of a feature count."""
     if name in ("linear_speed", "angular_speed"):
         return agents.speed_valid
     if name in ("linear_acceleration", "angular_acceleration"):

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from catk_sim.datasets.batching import collate
 from catk_sim.datasets.synthetic import KINDS, generate_scenario
 from catk_sim.datasets.womd import read_scenarios
 from catk_sim.datatypes import AgentType, MapFeatureType, Scenario, Trajectory
-from catk_sim.visualization import BirdsEyeRenderer, colors, render_state
+from catk_sim.visualization import BirdsEyeRenderer, PredictedModes, colors, render_state
 from catk_sim.visualization.canvas import Frame
 from tests import scenes
 from tests.catk_sim.visualization.episodes import moved, state_of
@@ -31,7 +32,7 @@ def pixel(frame: Frame, right: float, up: float, metres: float) -> colors.Color:
     return red, green, blue
 
 
-def close_up(scenario: Scenario, agent: int, step: int = 30, **kwargs: torch.Tensor) -> Frame:
+def close_up(scenario: Scenario, agent: int, step: int = 30, **kwargs: Any) -> Frame:
     """Sixteen metres around an agent, 25 pixels each."""
     renderer = BirdsEyeRenderer(scenario, size=400, metres=16.0, follow=agent)
     controlled = kwargs.pop("controlled", scenario.agents.valid)
@@ -464,3 +465,36 @@ def test_a_real_scenario_shows_its_sdc_at_every_step() -> None:
 def test_a_synthetic_scenario_shows_its_sdc(kind: str) -> None:
     state = state_of(generate_scenario(1, kind), 10)
     assert pixel(render_state(state, size=200, metres=20, follow="sdc"), 0, 0, 20) == colors.SDC
+
+
+def modes_of(sdc_ends: list[list[float]], probability: list[float]) -> PredictedModes:
+    """Modes of the sdc alone, by their distance from it (m)."""
+    start = road().log.at(30).xy[SDC, 0]
+    xy = torch.zeros(3, len(probability), 2)
+    xy[SDC] = start + torch.tensor(sdc_ends)
+    likely = torch.zeros(3, len(probability))
+    likely[SDC] = torch.tensor(probability)
+    return PredictedModes(xy=xy, probability=likely)
+
+
+def test_a_likely_mode_is_darker_than_an_unlikely_one() -> None:
+    frame = close_up(road(), SDC, modes=modes_of([[0.0, 5.0], [0.0, -5.0]], [0.9, 0.1]))
+
+    likely, unlikely = sum(pixel(frame, 0, 4.5, 16)), sum(pixel(frame, 0, -4.5, 16))
+    assert likely < unlikely < sum(colors.ASPHALT)
+
+
+def test_a_mode_without_probability_and_agents_out_of_view_leave_no_trace() -> None:
+    plain = close_up(road(), SDC)
+
+    assert np.array_equal(close_up(road(), SDC, modes=modes_of([[0.0, 5.0]], [0.0])), plain)
+    away = modes_of([[0.0, 5.0]], [0.0])
+    away.probability[PARKED_CAR] = 1.0
+    assert np.array_equal(close_up(road(), SDC, modes=away), plain)
+
+
+def test_modes_of_another_number_of_agents_are_refused() -> None:
+    modes = modes_of([[0.0, 5.0]], [1.0]).map(lambda tensor: tensor[:2])
+
+    with pytest.raises(ValueError, match="wanted modes of 3 agents, got those of 2"):
+        close_up(road(), SDC, modes=modes)

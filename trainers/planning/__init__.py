@@ -1,0 +1,1 @@
+"""Planners and ego policies on the same scenarios, in traffic of one's choice."""

@@ -1,0 +1,152 @@
+"""Who drives the ego, in which traffic, on what."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from catk_sim.datatypes import AgentType
+from catk_sim.metrics.summary import GROUPS
+from catk_sim.planning.drivers import EgoDriver, PlannerDriver, PolicyDriver
+from catk_sim.planning.loading import load_planner, parse_planner
+from catk_sim.planning.planner import Planner
+from catk_sim.planning.simulation import TrafficGroup
+from catk_sim.planning.tracking import TRACKERS
+from catk_sim.rollout import Policy
+from trainers.configs import RolloutConfig
+
+MakePolicy = Callable[[str], Policy[Any]]
+"""Makes a policy by its name or from its folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannerEvaluationConfig:
+    """Who drives the ego, in which traffic, on what."""
+
+    planner: tyro.conf.UseAppendAction[tuple[str, ...]]
+    """Who drives the ego. May be given several times."""
+
+    traffic: str = "log"
+    """Who drives the others: `log`, which replays them; a policy's name or folder; or one of these
+    for each type, such as `vehicle=idm,pedestrian=log`. What is not named replays the log."""
+
+    data: str = "synthetic:32:1"
+    """Scenarios to drive. See the trainers' `--data`."""
+
+    output: Path = Path("runs/planning")
+    """Folder for `metrics.json`, the table of scenarios and films."""
+
+    cache: Path = Path("runs/cache")
+    """Folder for parsed scenarios, so that a source is read once."""
+
+    on_error: Literal["raise", "skip"] = "raise"
+    """Whether a bad record ends the run, or is counted, listed and left out."""
+
+    tracker: Literal["exact", "bicycle"] = "exact"
+    """How plans are followed: to the pose, or by a kinematic bicycle with limits."""
+
+    time_limit: float | None = None
+    """Seconds that a planner may take for a plan. A policy, which drives a whole batch at once, is
+    timed and not limited."""
+
+    rollouts: Annotated[RolloutConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: RolloutConfig(num_rollouts=1)
+    )
+
+    scenario: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Ids of scenarios: only these. Draws are those of the whole run."""
+
+    table: Literal["csv", "parquet"] = "csv"
+    """Format of the table of scenarios."""
+
+    render: int = 0
+    """Films to make of each planner, of its worst scenarios."""
+
+    report_scenes: int = 20
+    """Scenarios that can be played in `report.html`, with 4 rollouts at most. It tells of all."""
+
+    seed: int = 0
+    """Seed of every random draw."""
+
+    device: str = "auto"
+    """`auto` is the first GPU if there is one, else the CPU. Planners are on the CPU."""
+
+    cpu_threads: int = 1
+    """Threads that torch may use on the CPU."""
+
+    def __post_init__(self) -> None:
+        if not self.planner:
+            raise ValueError("wanted at least one planner, got none")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time_limit must be above 0 s, got {self.time_limit}")
+        if self.table == "parquet" and find_spec("pyarrow") is None:
+            raise ImportError("a Parquet table needs pyarrow: pip install catk-sim[parquet]")
+        if self.render < 0:
+            raise ValueError(f"render must be at least 0, got {self.render}")
+
+
+def parse_traffic(text: str, make_policy: MakePolicy) -> tuple[TrafficGroup, ...]:
+    """Reads who drives the traffic.
+
+    Raises:
+        ValueError: There is no such type of agent, it is named twice, or there is no such policy.
+    """
+    pairs = [pair.split("=", 1) for pair in text.split(",")] if "=" in text else [["all", text]]
+    types_of: dict[str, set[AgentType]] = {}
+    named: list[str] = []
+    for pair in pairs:
+        group = pair[0].strip()
+        if len(pair) != 2 or group not in GROUPS:
+            raise ValueError(
+                f"wanted traffic as a policy, or TYPE=POLICY,... with the types "
+                f"{', '.join(GROUPS)}; got {text!r}"
+            )
+        if group in named or ("all" in (group, *named) and named):
+            raise ValueError(f"wanted one policy for each type of agent, got {text!r}")
+        named.append(group)
+        types_of.setdefault(pair[1].strip(), set()).update(GROUPS[group])
+    return tuple(
+        TrafficGroup(policy=make_policy(name), types=frozenset(types))
+        for name, types in types_of.items()
+        if name not in ("log", "log_replay")
+    )
+
+
+def load_driver(text: str, config: PlannerEvaluationConfig, make_policy: MakePolicy) -> EgoDriver:
+    """Makes who drives the ego. See `load_planner`.
+
+    A folder, or a file of Stable-Baselines3 that ends in .zip, is a policy that was trained.
+
+    Raises:
+        ValueError: There is no such planner.
+    """
+    if Path(text).is_dir() or text.endswith(".zip"):
+        return PolicyDriver(make_policy(text), Path(text).as_posix())
+    spec, options = parse_planner(text)
+    made = load_planner(spec, **options)
+    if not isinstance(made, Planner):
+        return PolicyDriver(made, text)
+    ready = [made]  # To see what it is, the first one had to be made.
+
+    def make() -> Planner:
+        planner = ready.pop() if ready else load_planner(spec, **options)
+        assert isinstance(planner, Planner)
+        return planner
+
+    tracker = TRACKERS[config.tracker]()
+    return PlannerDriver(make, tracker=tracker, time_limit=config.time_limit)
+
+
+def load_drivers(config: PlannerEvaluationConfig, make_policy: MakePolicy) -> dict[str, EgoDriver]:
+    """Makes all who drive the ego, by the names they have in tables."""
+    drivers: dict[str, EgoDriver] = {}
+    for text in config.planner:
+        driver = load_driver(text, config, make_policy)
+        name = driver.name if driver.name not in drivers else f"{driver.name} ({text})"
+        if name in drivers:
+            raise ValueError(f"wanted different planners, got {text} twice")
+        drivers[name] = driver
+    return drivers
