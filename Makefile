@@ -34,7 +34,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	# Waymo's wheel pins an old TensorFlow that its protos do not need; it exists for x86 Linux only.
-	$(BIN)/pip install --quiet --no-deps $(WAYMO) || echo "No $(WAYMO) for this machine: WOMD files can be read but not written."
+	$(BIN)/pip install --quiet --no-deps $(WAYMO) || echo "No $(WAYMO) for this machine: tests against Waymo's classes are skipped."
 	touch $@
 
 $(OFFICIAL)/.installed: pyproject.toml

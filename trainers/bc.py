@@ -14,11 +14,14 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from catk_sim.constants import HISTORY_MARKS
 from catk_sim.tokens import MotionTokens
-from policies.checkpoint import load_checkpoint
+from policies.checkpoint import load_checkpoint, load_ego_gmm
+from policies.ego_gmm.model import EgoGMM
 from policies.smart.attention import RelationalAttention
 from policies.smart.model import SMART
 from trainers.cli import parse_preset, run_command
-from trainers.configs import BehaviorCloningConfig, FitConfig
+from trainers.configs import BehaviorCloningConfig, EgoPolicyConfig, FitConfig
+from trainers.ego_benchmark import EgoValidation
+from trainers.ego_gmm import ego_cloning_loss
 from trainers.evaluate import Validation
 from trainers.loop import Stage, fit, seed_of
 from trainers.losses import score_moves
@@ -75,21 +78,21 @@ def token_loss(
     )
 
 
-def train_behavior_cloning(run: Run, model: SMART, config: FitConfig) -> None:
+def train_behavior_cloning(run: Run, model: SMART | EgoGMM, config: FitConfig) -> None:
     """Runs the stage, or what is left of it, and saves its policy in the run's folder."""
-    run_stage(
-        run,
-        model,
-        "bc",
-        config,
-        loss=lambda scene: behavior_cloning_loss(model, scene, config),
-        parameters=list(model.parameters()),
-    )
+
+    def loss(scene: Scene) -> tuple[Tensor, dict[str, float]]:
+        if isinstance(model, EgoGMM):
+            return ego_cloning_loss(model, scene)
+        return behavior_cloning_loss(model, scene, config)
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    run_stage(run, model, "bc", config, loss=loss, parameters=trained)
 
 
 def run_stage(
     run: Run,
-    model: SMART,
+    model: SMART | EgoGMM,
     name: str,
     config: FitConfig,
     *,
@@ -115,7 +118,11 @@ def run_stage(
         part_size=run.config.max_scenarios_at_once,
         batches_per_pool=config.batches_per_pool,
     )
-    validation = Validation(run)
+    validate = (
+        partial(EgoValidation(run), model)
+        if isinstance(model, EgoGMM)
+        else partial(Validation(run), model)
+    )
     fit(
         model,
         Stage(
@@ -125,7 +132,7 @@ def run_stage(
             loss=lambda scene: loss(scene.to(run.device)),
             batches=lambda first: batches(run.train, plan, first=first, workers=run.config.workers),
             parameters=lambda: parameters,
-            validate=lambda: validation(model),
+            validate=validate,
             seed=seed,
             autocast=run.autocast,
             fingerprint=run.fingerprint,
@@ -134,19 +141,27 @@ def run_stage(
     run.save(name, model)
 
 
-def make_model(run: Run, checkpoint: Path | None) -> SMART:
+def make_model(run: Run, checkpoint: Path | None) -> SMART | EgoGMM:
     """Makes the policy of a run: that of a checkpoint, or with weights drawn from its seed."""
-    if checkpoint is not None:
-        model = load_checkpoint(checkpoint, vocabulary=run.vocabulary)
-    else:
-        torch.manual_seed(seed_of(run.config.seed, "weights"))
-        model = SMART(run.config.model, run.vocabulary)
+    model = _new_model(run) if checkpoint is None else _load_model(run, checkpoint)
     if run.config.gradient_checkpointing:
         checkpoint_attention(model)
     return model.to(run.device)
 
 
-def checkpoint_attention(model: SMART) -> None:
+def _new_model(run: Run) -> SMART | EgoGMM:
+    torch.manual_seed(seed_of(run.config.seed, "weights"))
+    if isinstance(run.config, EgoPolicyConfig):
+        return EgoGMM(run.config.model, run.config.mixture, run.vocabulary)
+    return SMART(run.config.model, run.vocabulary)
+
+
+def _load_model(run: Run, checkpoint: Path) -> SMART | EgoGMM:
+    load = load_ego_gmm if isinstance(run.config, EgoPolicyConfig) else load_checkpoint
+    return load(checkpoint, vocabulary=run.vocabulary)
+
+
+def checkpoint_attention(model: nn.Module) -> None:
     """Makes attention layers keep their inputs alone, and compute the rest again for the gradient.
 
     Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174.

@@ -20,15 +20,17 @@ from catk_sim.constants import HISTORY_MARKS, NUM_MARKS
 from catk_sim.datatypes import Trajectory
 from catk_sim.envs import ClosestAmongTopK, WaymoVectorEnv
 from catk_sim.tokens import MotionTokens, MotionVocabulary
+from policies.ego_gmm.model import EgoGMM
 from policies.smart.agent_decoder import Situation
 from policies.smart.model import SMART
 from policies.smart.policy import SMARTPolicy
 from trainers.bc import make_model, run_stage, train_behavior_cloning
 from trainers.cli import parse_preset, run_command
-from trainers.configs import CatKConfig, FitConfig
+from trainers.configs import CatKConfig, EgoCatKConfig, FitConfig
+from trainers.ego_benchmark import compare_ego
+from trainers.ego_gmm import ego_catk_loss
 from trainers.losses import score_moves
 from trainers.presets import CATK_PRESETS
-from trainers.report import compare
 from trainers.run import Run, open_run
 from trainers.scenes import Scene
 
@@ -166,44 +168,57 @@ def catk_loss(
     )
 
 
-def fine_tune(run: Run, model: SMART, config: FitConfig, *, k: int) -> None:
+def fine_tune(run: Run, model: SMART | EgoGMM, config: CatKConfig) -> None:
     """Runs the stage, or what is left of it, and saves its policy in the run's folder."""
-    oracle = RolloutOracle(run.vocabulary, k, run.device)
+    oracle = RolloutOracle(run.vocabulary, config.k, run.device)
+
+    def loss(scene: Scene) -> tuple[Tensor, dict[str, float]]:
+        if isinstance(model, EgoGMM):
+            assert isinstance(config, EgoCatKConfig)
+            return ego_catk_loss(model, scene, config.k, max_deviation=config.max_deviation)
+        return catk_loss(model, scene, oracle, config.catk)
+
     trained = model.fine_tuning_parameters()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     for parameter in trained:
         parameter.requires_grad_(True)
-    run_stage(
-        run,
-        model,
-        "catk",
-        config,
-        loss=lambda scene: catk_loss(model, scene, oracle, config),
-        parameters=trained,
-    )
+    run_stage(run, model, "catk", config.catk, loss=loss, parameters=trained)
 
 
 def train(config: CatKConfig) -> Run:
     """Trains by behavior cloning, unless a checkpoint is given, and fine-tunes with CAT-K."""
     run = open_run(config, "catk")
-    if config.k > run.vocabulary.num_tokens:
-        raise ValueError(
-            f"k must be at most {run.vocabulary.num_tokens}, the tokens there are, got {config.k}"
-        )
     model = make_model(run, config.checkpoint)
+    _check_k(config.k, model)
     if config.checkpoint is None:
         train_behavior_cloning(run, model, config.bc)
     else:
         run.save("bc", model)
-    fine_tune(run, model, config.catk, k=config.k)
+    fine_tune(run, model, config)
     return run
+
+
+def _check_k(k: int, model: SMART | EgoGMM) -> None:
+    if isinstance(model, EgoGMM):
+        count, kind = model.mixture_config.num_modes, "modes"
+    else:
+        count, kind = model.vocabulary.num_tokens, "tokens"
+    if k > count:
+        raise ValueError(f"k must be at most {count}, the {kind} there are, got {k}")
 
 
 def main(args: list[str]) -> None:
     """Trains, and compares the policy before and after fine-tuning."""
     config: CatKConfig = parse_preset(CATK_PRESETS, "demo", args)
-    compare(train(config))
+    run = train(config)
+    if isinstance(config, EgoCatKConfig):
+        compare_ego(run)
+    else:
+        # Here, so that training does without what draws the report.
+        from trainers.report import compare
+
+        compare(run)
 
 
 if __name__ == "__main__":

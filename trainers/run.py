@@ -12,6 +12,7 @@ import torch
 from catk_sim.datasets.scenario_dataset import ScenarioDataset, prepare_if_needed
 from catk_sim.tokens import MotionVocabulary
 from policies.checkpoint import save_checkpoint
+from policies.ego_gmm.model import EgoGMM
 from policies.smart.model import SMART
 from trainers.configs import RunConfig
 from trainers.distributed import from_main, is_main, join
@@ -44,7 +45,7 @@ class Run:
     held_out: "HeldOut"
     fingerprint: str
 
-    def save(self, name: str, model: SMART) -> None:
+    def save(self, name: str, model: SMART | EgoGMM) -> None:
         """Saves a policy in a folder of the run, once for all processes."""
         from_main(lambda: save_checkpoint(self.folder / name, model, self.vocabulary))
 

@@ -75,7 +75,7 @@ def main(args: list[str]) -> None:
     torch.set_num_threads(config.cpu_threads)
     num_scenarios = submit(config)
     size = config.output.stat().st_size / 1e6
-    Console().print(
+    Console(emoji=False).print(
         f"{config.output}: {num_scenarios} scenarios, {size:.1f} MB, read back and checked",
         soft_wrap=True,
         highlight=False,

@@ -88,7 +88,7 @@ def _print_table(record: dict[str, Any]) -> None:
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in (record["bucketed"] | record["mean"]).items():
         table.add_row(name, f"{value:.6f}")
-    Console().print(table)
+    Console(emoji=False).print(table)
 
 
 if __name__ == "__main__":

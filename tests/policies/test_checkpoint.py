@@ -8,7 +8,15 @@ from safetensors.torch import load_file, save_file
 
 from catk_sim.tokens import MotionVocabulary
 from policies import checkpoint
-from policies.checkpoint import describe_checkpoint, load_checkpoint, save_checkpoint
+from policies.checkpoint import (
+    describe_checkpoint,
+    load_any_checkpoint,
+    load_checkpoint,
+    load_ego_gmm,
+    save_checkpoint,
+)
+from policies.ego_gmm.config import MixtureConfig
+from policies.ego_gmm.model import EgoGMM
 from policies.smart.config import SMARTConfig
 from policies.smart.model import SMART
 from tests import scenes
@@ -85,10 +93,55 @@ def test_another_map_vocabulary_is_refused(folder: Path) -> None:
         load_checkpoint(folder)
 
 
-def test_another_kind_of_policy_is_refused(folder: Path) -> None:
-    rewrite(folder, policy="ego_gmm")
-    with pytest.raises(ValueError, match=r"policy smart, got \(1, 'ego_gmm'\)"):
+def test_an_unknown_kind_of_policy_is_refused(folder: Path) -> None:
+    rewrite(folder, policy="magic")
+    with pytest.raises(ValueError, match="must be of policy smart or ego_gmm, got magic"):
+        load_any_checkpoint(folder)
+
+
+def test_another_format_is_refused(folder: Path) -> None:
+    rewrite(folder, format=2)
+    with pytest.raises(ValueError, match="must be of format 1, got 2"):
         load_checkpoint(folder)
+
+
+@pytest.fixture
+def ego_folder(tmp_path: Path) -> Path:
+    mixture = MixtureConfig(num_modes=4, position_std=0.5, learn_std=True, assignment="hard")
+    ego = EgoGMM(SMARTConfig.preset("micro"), mixture, VOCABULARY)
+    with torch.no_grad():
+        ego.head.log_std.add_(0.1)
+    save_checkpoint(tmp_path / "ego", ego, VOCABULARY)
+    return tmp_path / "ego"
+
+
+def test_a_loaded_ego_policy_is_the_saved_one(ego_folder: Path) -> None:
+    loaded = load_ego_gmm(ego_folder, vocabulary=VOCABULARY)
+    assert not loaded.training
+    assert loaded.config == SMARTConfig.preset("micro")
+    assert loaded.mixture_config == MixtureConfig(
+        num_modes=4, position_std=0.5, learn_std=True, assignment="hard"
+    )
+    std = loaded.head(torch.zeros(1, 32)).std[0]
+    torch.testing.assert_close(
+        std, 0.1 ** torch.tensor([0.0, 1.0]) * 2.718282**0.1 * torch.tensor([0.5, 1])
+    )
+    saved = load_file(ego_folder / "model.safetensors")
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, saved[name])
+
+
+def test_a_checkpoint_of_any_kind_tells_its_kind(folder: Path, ego_folder: Path) -> None:
+    assert isinstance(load_any_checkpoint(folder), SMART)
+    assert isinstance(load_any_checkpoint(ego_folder), EgoGMM)
+    assert describe_checkpoint(ego_folder)["policy"] == "ego_gmm"
+
+
+def test_the_other_kind_of_policy_is_refused(folder: Path, ego_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"wanted a policy smart.* has an ego_gmm"):
+        load_checkpoint(ego_folder)
+    with pytest.raises(ValueError, match=r"wanted a policy ego_gmm.* has a smart"):
+        load_ego_gmm(folder)
 
 
 def test_a_changed_byte_is_noticed(folder: Path) -> None:

@@ -127,3 +127,11 @@ def test_more_tokens_than_there_are_are_refused_before_any_training(tmp_path: Pa
 def test_what_was_measured_on_nothing_is_null(tmp_path: Path) -> None:
     evaluate.write_json(tmp_path / "metrics.json", {"a": {"b": float("nan")}, "c": 1.0})
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"a": {"b": None}, "c": 1.0}
+
+
+def test_a_seed_between_colons_is_no_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"policy": {"sim_agents": {"unscored": {}}}}
+
+    evaluate.print_table(figures, "100 scenarios of synthetic:100:1")
+
+    assert "synthetic:100:1" in capsys.readouterr().out

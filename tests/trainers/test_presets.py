@@ -9,7 +9,13 @@ import torch
 from catk_sim.tokens import MotionVocabulary
 from catk_sim.tokens.cleaning import train_mask
 from policies.smart.model import SMART
-from trainers.configs import FitConfig, OptimizerConfig
+from trainers.configs import (
+    BehaviorCloningConfig,
+    EgoCatKConfig,
+    EgoCloningConfig,
+    FitConfig,
+    OptimizerConfig,
+)
 from trainers.optimizer import make_optimizer
 from trainers.presets import BC_PRESETS, CATK_PRESETS
 from trainers.scenes import SDC_RADIUS
@@ -113,3 +119,24 @@ def test_a_preset_says_what_it_trains() -> None:
     assert BC_PRESETS["smart_tiny_bc"].__doc__ == (
         "SMART tiny (7.0M) as in arXiv:2412.05334: behavior cloning."
     )
+
+
+def test_the_ego_policy_is_trained_by_the_papers_recipe() -> None:
+    config, cloning = CATK_PRESETS["ego_gmm_catk"](), BC_PRESETS["ego_gmm_bc"]()
+    assert isinstance(config, EgoCatKConfig)
+    assert isinstance(cloning, EgoCloningConfig)
+    assert cloning.bc == config.bc
+    assert cloning.output == Path("runs/ego_gmm_bc")
+    assert (config.k, config.max_deviation) == (3, None)
+    mixture = config.mixture
+    assert (mixture.num_modes, mixture.position_std, mixture.heading_std) == (16, 1.0, 0.1)
+    assert (mixture.learn_std, mixture.assignment) == (False, "soft")
+    for stage, epochs, rate in ((config.bc, 64, 5e-4), (config.catk, 5, 1e-4)):
+        assert stage.batch_size == 10
+        assert stage.num_steps * 10 / SCENARIOS == pytest.approx(epochs, rel=1e-3)
+        assert stage.optimizer == OptimizerConfig(learning_rate=rate, final_ratio=0.05)
+
+
+def test_a_preset_of_all_agents_is_none_of_the_ego() -> None:
+    assert type(BC_PRESETS["demo"]()) is BehaviorCloningConfig
+    assert type(BC_PRESETS["ego_gmm_demo_bc"]()) is EgoCloningConfig

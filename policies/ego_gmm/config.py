@@ -1,0 +1,31 @@
+"""The shape of the ego policy's Gaussian mixture."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureConfig:
+    """How the next pose is distributed."""
+
+    num_modes: int = 16
+    """Gaussians in the mixture."""
+
+    position_std: float = 1.0
+    """Standard deviation of x and of y (m). catk calls it a covariance and uses it as this."""
+
+    heading_std: float = 0.1
+    """Standard deviation of the heading's cosine and of its sine."""
+
+    learn_std: bool = False
+    """Whether behavior cloning learns the standard deviations. Fine-tuning never does."""
+
+    assignment: Literal["soft", "hard"] = "soft"
+    """Which modes are taught a pose: all, each by its share in the likelihood, or the nearest."""
+
+    def __post_init__(self) -> None:
+        if self.num_modes < 1:
+            raise ValueError(f"num_modes must be at least 1, got {self.num_modes}")
+        for name in ("position_std", "heading_std"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")

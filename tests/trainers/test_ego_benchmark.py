@@ -1,0 +1,162 @@
+"""The ego policy's protocol: who moves how, and what is counted."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from catk_sim.constants import HISTORY_STEPS, STEPS_PER_TOKEN
+from catk_sim.datatypes import Scenario, Trajectory
+from catk_sim.rollout import rollout
+from catk_sim.tokens import MotionVocabulary, match_trajectory
+from catk_sim.tokens.matching import prepare
+from policies.constant_velocity import ConstantVelocity
+from policies.log_replay import LogReplay
+from tests import scenes
+from trainers import bc, catk
+from trainers.benchmark import Benchmark
+from trainers.configs import RolloutConfig
+from trainers.ego_benchmark import EgoOutcome, measure_ego, replay_in_tokens
+
+ROAD = scenes.straight_road()
+
+
+def drive(move: torch.Tensor, scenario: Scenario = ROAD) -> Trajectory:
+    """Two rollouts: the log, and one in which the sdc is moved after the current step (m)."""
+    driven = rollout(LogReplay(), scenario, num_rollouts=2).simulated
+    xy = driven.xy.clone()
+    xy[1, 0, HISTORY_STEPS:] += move
+    return driven.replace(xy=xy)
+
+
+def test_displacement_is_that_of_the_sdc() -> None:
+    outcome = EgoOutcome.of(drive(torch.tensor([3.0, 4.0])), ROAD)
+    torch.testing.assert_close(outcome.ade, torch.tensor([0.0, 5.0]), atol=1e-5, rtol=0)
+
+
+def test_leaving_the_road_counts() -> None:
+    # The lane is 2 m from the edge, and the car 2 m wide.
+    for move, offroad in ((-0.9, 0.0), (-1.1, 1.0)):
+        outcome = EgoOutcome.of(drive(torch.tensor([0.0, move])), ROAD)
+        assert outcome.offroad.tolist() == [0.0, offroad]
+
+
+def test_hitting_somebody_counts_and_the_others_collisions_do_not() -> None:
+    # C stands at (40, -2) until step 60; the sdc passes it at step 80.
+    assert EgoOutcome.of(drive(torch.tensor([0.0, 0.0])), ROAD).collision.tolist() == [0.0, 0.0]
+    assert EgoOutcome.of(drive(torch.tensor([25.0, 0.0])), ROAD).collision.tolist() == [0.0, 1.0]
+    xy = ROAD.log.xy.clone()
+    xy[1, :61] = xy[2, :61]  # B stands where C does, as long as C is there.
+    crash = ROAD.replace(log=ROAD.log.replace(xy=xy))
+    assert EgoOutcome.of(drive(torch.zeros(2), crash), crash).collision.tolist() == [0.0, 0.0]
+
+
+def test_what_happened_before_the_current_step_does_not_count() -> None:
+    driven = drive(torch.zeros(2))
+    xy = driven.xy.clone()
+    xy[:, 0, :HISTORY_STEPS] = torch.tensor([40.0, -20.0])
+    outcome = EgoOutcome.of(driven.replace(xy=xy), ROAD)
+    assert outcome.offroad.sum() == outcome.ade.sum() == 0
+
+
+def test_records_are_means_over_rollouts_and_the_least_displacement() -> None:
+    outcome = EgoOutcome(
+        collision=torch.tensor([[1.0, 0.0], [0.0, 0.0]]),
+        offroad=torch.tensor([[1.0, 1.0], [1.0, 0.0]]),
+        ade=torch.tensor([[1.0, 4.0], [3.0, 2.0]]),
+    )
+    first, second = outcome.records(("a", "b"))
+    assert first == {
+        "scenario_id": "a",
+        "collision": 0.5,
+        "offroad": 1.0,
+        "ade": 2.0,
+        "min_ade": 1.0,
+    }
+    assert second == {
+        "scenario_id": "b",
+        "collision": 0.0,
+        "offroad": 0.5,
+        "ade": 3.0,
+        "min_ade": 2.0,
+    }
+
+
+def test_others_replay_their_tokens_and_the_sdc_its_log(vocabulary: MotionVocabulary) -> None:
+    world = replay_in_tokens(ROAD, vocabulary)
+    assert torch.equal(world.log.xy[0], ROAD.log.xy[0])
+    prepared = prepare(ROAD.log, ROAD.agents)
+    tokens = match_trajectory(prepared, ROAD.agents, vocabulary).tokens
+    at_marks = slice(STEPS_PER_TOKEN, None, STEPS_PER_TOKEN)
+    for agent in (1, 2):
+        there = tokens.valid[agent]
+        assert there.sum() >= 10
+        told = world.log.xy[agent, at_marks][there]
+        torch.testing.assert_close(told, tokens.xy[agent][there], atol=1e-5, rtol=0)
+    # Who leaves with the log leaves here too.
+    assert not world.log.valid[2, 61:].any()
+
+
+def test_agents_that_are_not_simulated_follow_the_raw_log(vocabulary: MotionVocabulary) -> None:
+    valid = ROAD.log.valid.clone()
+    valid[2, 10] = False
+    late = ROAD.replace(log=ROAD.log.replace(valid=valid))
+    world = replay_in_tokens(late, vocabulary)
+    assert torch.equal(world.log.valid[2], valid[2])
+    assert torch.equal(world.log.xy[2], ROAD.log.xy[2])
+
+
+def benchmark(num_rollouts: int = 2) -> Benchmark:
+    log = ROAD.log
+    steady = ROAD.replace(scenario_id=("steady",), log=log)
+    gone = log.xy.clone()
+    gone[0, HISTORY_STEPS:] = gone[0, HISTORY_STEPS - 1]
+    stops = ROAD.replace(scenario_id=("stops",), log=log.replace(xy=gone))
+    return Benchmark(
+        scenarios=[steady, stops],
+        indices=[0, 1],
+        rollouts=RolloutConfig(num_rollouts=num_rollouts, batch_size=1),
+        seed=0,
+        device=torch.device("cpu"),
+    )
+
+
+def test_every_scenario_of_a_benchmark_is_measured(vocabulary: MotionVocabulary) -> None:
+    steady, stops = measure_ego(ConstantVelocity(), vocabulary, benchmark())
+    assert (steady["scenario_id"], stops["scenario_id"]) == ("steady", "stops")
+    assert steady["ade"] == pytest.approx(0, abs=1e-4)
+    # It goes on at 10 m/s for 8 s: 40.5 m on average.
+    assert stops["ade"] == pytest.approx(40.5, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_the_debug_presets_train_resume_and_compare(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--cache", str(tmp_path / "cache"), "--data", "synthetic:3"]
+    run = tmp_path / "run"
+    catk.main(["ego_gmm_debug_catk", "--output", str(run), "--bc.num-steps", "2", *common])
+    printed = capsys.readouterr().out
+    assert "CAT-K" in printed
+    assert "difference" in printed
+    assert (run / "metrics.json").exists()
+    assert "ego_offroad" in (run / "log.jsonl").read_text()
+    bc.main(
+        [
+            "ego_gmm_debug_bc",
+            "--output",
+            str(tmp_path / "longer"),
+            "--checkpoint",
+            str(run / "bc"),
+            "--bc.num-steps",
+            "2",
+            *common,
+        ]
+    )
+    assert (tmp_path / "longer" / "bc" / "model.safetensors").exists()
+    with pytest.raises(ValueError, match="wanted a policy smart"):
+        bc.main(
+            ["debug", "--output", str(tmp_path / "other"), "--checkpoint", str(run / "bc"), *common]
+        )
+    with pytest.raises(ValueError, match="k must be at most 16, the modes there are, got 17"):
+        catk.main(["ego_gmm_debug_catk", "--output", str(tmp_path / "k"), "--k", "17", *common])
