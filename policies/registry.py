@@ -26,7 +26,6 @@ POLICIES: MappingProxyType[str, Callable[..., Policy[Any]]] = MappingProxyType(
         "constant_velocity": ConstantVelocity,
         "idm": IDM,
         "random_token": RandomToken,
-        "sb3": load_sb3,
     }
 )
 """What makes each policy."""

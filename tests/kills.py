@@ -23,10 +23,14 @@ class Command:
     Attributes:
         arguments: What follows `python -m`; `{folder}` is where it may write.
         results: Patterns of the files that must be the same each time.
+        marker: A file that it leaves where it has begun.
+        again: Further arguments for one that has begun and is to go on.
     """
 
     arguments: tuple[str, ...]
     results: tuple[str, ...]
+    marker: str = ""
+    again: tuple[str, ...] = ()
 
 
 COMMANDS = {
@@ -39,7 +43,9 @@ COMMANDS = {
             *("trainers.catk", "debug", "--output", "{folder}/run", "--cache", "{folder}/cache"),
             *("--bc.save-every", "1", "--catk.save-every", "1"),
         ),
-        results=("run/bc/*.safetensors", "run/catk/*.safetensors", "run/metrics.json"),
+        results=("run/bc/model.safetensors", "run/catk/model.safetensors", "run/metrics.json"),
+        marker="run/config.json",
+        again=("--resume",),
     ),
     "evaluation": Command(
         arguments=(
@@ -59,6 +65,8 @@ class KillError(AssertionError):
 def start(command: Command, folder: Path) -> subprocess.Popen[str]:
     """Starts a command in a process group of its own."""
     arguments = [argument.format(folder=folder) for argument in command.arguments]
+    if command.marker and (folder / command.marker).exists():
+        arguments += command.again
     return subprocess.Popen(
         [sys.executable, "-m", *arguments],
         stdout=subprocess.DEVNULL,

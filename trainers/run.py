@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from catk_sim.datasets.scenario_dataset import ScenarioDataset, prepare_if_needed
+from catk_sim.datasets.whole_file import whole_file
 from catk_sim.tokens import MotionVocabulary
 from policies.checkpoint import save_checkpoint
 from policies.ego_gmm.model import EgoGMM
@@ -148,7 +149,10 @@ def _claim_folder(config: RunConfig, name: str) -> Path:
     folder = _find_folder(config, name)
     note = folder / "config.json"
     if not note.exists():
-        note.write_text(json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n")
+        with whole_file(note) as unfinished:
+            unfinished.write_text(
+                json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
+            )
     return folder
 
 

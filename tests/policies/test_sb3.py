@@ -172,7 +172,7 @@ def test_the_registry_knows_a_model_by_its_file(tmp_path: Path) -> None:
     file = tmp_path / "model.zip"
     save_model(make_model(), file)
     assert isinstance(make_policy(str(file)), SB3Policy)
-    assert isinstance(make_policy("sb3", file=file, deterministic=False), SB3Policy)
+    assert isinstance(make_policy(str(file), deterministic=False), SB3Policy)
     with pytest.raises(FileNotFoundError, match="no model at"):
         make_policy(str(tmp_path / "other.zip"))
 
