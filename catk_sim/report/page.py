@@ -82,7 +82,7 @@ def _totals(report: Report) -> str:
     rows = "".join(
         f'<tr><th scope="row">{html.escape(policy)}</th>'
         + "".join(
-            _total_cell(figures.get(key), is_best=policy == best[key]) for key in report.measures
+            _total_cell(figures.get(key), is_best=policy in best[key]) for key in report.measures
         )
         + "</tr>"
         for policy, figures in report.totals.items()
@@ -91,17 +91,18 @@ def _totals(report: Report) -> str:
     return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
-def _best(report: Report, key: str) -> str | None:
-    """Names the policy whose mean is best, if there are others and one is better."""
+def _best(report: Report, key: str) -> set[str]:
+    """Names the policies whose mean is best, if there are others and one is better."""
     better = report.measures[key].better
     means = {
         policy: figures[key].mean
         for policy, figures in report.totals.items()
         if key in figures and math.isfinite(figures[key].mean)
     }
-    if not better or len(means) < 2 or len(set(means.values())) == 1:
-        return None
-    return (max if better == "up" else min)(means, key=means.__getitem__)
+    if not better or len(set(means.values())) < 2:
+        return set()
+    best = (max if better == "up" else min)(means.values())
+    return {policy for policy, mean in means.items() if mean == best}
 
 
 def _total_cell(figure: Figure | None, *, is_best: bool) -> str:

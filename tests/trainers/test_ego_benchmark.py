@@ -83,9 +83,12 @@ def test_records_are_means_over_rollouts_and_the_least_displacement() -> None:
 
 
 def test_others_replay_their_tokens_and_the_sdc_its_log(vocabulary: MotionVocabulary) -> None:
-    world = replay_in_tokens(ROAD, vocabulary)
-    assert torch.equal(world.log.xy[0], ROAD.log.xy[0])
-    prepared = prepare(ROAD.log, ROAD.agents)
+    # The sdc's pace is that of no token.
+    log = ROAD.log.replace(xy=ROAD.log.xy * torch.tensor([0.93, 1.0]))
+    road = ROAD.replace(log=log)
+    world = replay_in_tokens(road, vocabulary)
+    assert torch.equal(world.log.xy[0], log.xy[0])
+    prepared = prepare(log, ROAD.agents)
     tokens = match_trajectory(prepared, ROAD.agents, vocabulary).tokens
     at_marks = slice(STEPS_PER_TOKEN, None, STEPS_PER_TOKEN)
     for agent in (1, 2):
@@ -107,7 +110,10 @@ def test_agents_that_are_not_simulated_follow_the_raw_log(vocabulary: MotionVoca
 
 
 def benchmark(num_rollouts: int = 2) -> Benchmark:
-    log = ROAD.log
+    # B is logged to stand. At its velocity it would be hit.
+    velocity = ROAD.log.velocity.clone()
+    velocity[1] = torch.tensor([0.0, -2.0])
+    log = ROAD.log.replace(velocity=velocity)
     steady = ROAD.replace(scenario_id=("steady",), log=log)
     gone = log.xy.clone()
     gone[0, HISTORY_STEPS:] = gone[0, HISTORY_STEPS - 1]
@@ -125,6 +131,7 @@ def test_every_scenario_of_a_benchmark_is_measured(vocabulary: MotionVocabulary)
     steady, stops = measure_ego(ConstantVelocity(), vocabulary, benchmark())
     assert (steady["scenario_id"], stops["scenario_id"]) == ("steady", "stops")
     assert steady["ade"] == pytest.approx(0, abs=1e-4)
+    assert steady["collision"] == 0
     # It goes on at 10 m/s for 8 s: 40.5 m on average.
     assert stops["ade"] == pytest.approx(40.5, rel=1e-3)
 

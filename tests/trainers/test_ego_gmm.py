@@ -217,8 +217,8 @@ def crowd(batch: Scene) -> Scene:
     [
         (1, 0.0, 2, 4),  # Agents see agents and map tokens 20 m, these each other 10 m.
         (2, 0.0, 3, 5),
-        (1, 10.0, 3, 5),  # The sdc may be 10 m closer.
-        (2, 10.0, 4, 6),
+        (1, 15.0, 3, 6),  # The sdc may be 15 m closer.
+        (2, 15.0, 4, 7),
     ],
 )
 def test_what_the_sdc_cannot_see_is_left_out(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catk_sim.report import Histogram, Measure, write_report
+from catk_sim.report import Figure, Histogram, Measure, write_report
 from catk_sim.report.charts import histogram_svg
 from catk_sim.report.page import render_report
 from tests.catk_sim.report.scenes import decode, report_of, scenario_of
@@ -79,6 +79,20 @@ def test_the_greatest_is_best_where_more_is_better() -> None:
 
     assert "<b>2.500</b>" in text
     assert "<b>1.500</b>" not in text
+
+
+def test_all_of_the_best_are_bold_unless_nobody_is_worse() -> None:
+    report = report_of([])
+    means = {"one": 1.5, "two": 1.5, "three": 4.0}
+    totals = {name: {"ade": Figure(mean=mean)} for name, mean in means.items()}
+
+    text = render_report(type(report)(**{**vars(report), "totals": totals}))
+    assert text.count("<b>1.500</b>") == 2
+    assert "<b>4.000</b>" not in text
+
+    del totals["three"]
+    text = render_report(type(report)(**{**vars(report), "totals": totals}))
+    assert "<b>" not in text
 
 
 def test_every_scenario_and_policy_has_a_row_that_sorts_by_value(text: str) -> None:
