@@ -6,7 +6,7 @@ among traffic that reacts.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from catk_sim.constants import CURRENT_STEP, HISTORY_STEPS, STEPS_PER_TOKEN
+from catk_sim.constants import CURRENT_STEP, HISTORY_STEPS
 from catk_sim.datatypes import Scenario, TensorTree, Trajectory
 from catk_sim.dynamics import TokenDynamics
 from catk_sim.metrics.collision import collision_indication
@@ -22,7 +22,7 @@ from catk_sim.metrics.displacement import average_displacement_error
 from catk_sim.metrics.offroad import offroad_indication
 from catk_sim.metrics.planning import Estimate, paired_differences, summarize
 from catk_sim.rollout import Policy, rollout
-from catk_sim.tokens import MotionVocabulary, match_trajectory
+from catk_sim.tokens import MotionVocabulary
 from catk_sim.tokens.matching import prepare
 from policies.checkpoint import load_ego_gmm
 from policies.ego_gmm.model import EgoGMM, of_sdc
@@ -92,15 +92,8 @@ def replay_in_tokens(scenario: Scenario, vocabulary: MotionVocabulary) -> Scenar
     `TokenDynamics` does to the history, done to the whole log.
     """
     log, agents = scenario.log, scenario.agents
-    dynamics, prepared = TokenDynamics(vocabulary), prepare(log, agents)
-    tokens = match_trajectory(prepared, agents, vocabulary).tokens
-    parts = [prepared.at(0)]
-    for mark in range(tokens.token.shape[-1]):
-        start = mark * STEPS_PER_TOKEN + 1
-        told = dynamics.forward(parts[-1].at(-1), tokens.token[..., mark], agents)
-        kept = prepared.slice(start, start + STEPS_PER_TOKEN)
-        parts.append(told.where(tokens.valid[..., mark], kept))
-    replayed = Trajectory.join(parts)
+    prepared = prepare(log, agents)
+    replayed = TokenDynamics(vocabulary).retell(prepared, agents)
     others = prepared.valid[..., CURRENT_STEP] & ~agents.is_sdc
     return scenario.replace(log=replayed.where(others, log))
 
@@ -137,13 +130,7 @@ class EgoValidation:
 
     def __init__(self, run: Run) -> None:
         whole = held_out_benchmark(run)
-        self._benchmark = Benchmark(
-            scenarios=whole.scenarios,
-            indices=whole.indices[:VALIDATED_SCENARIOS],
-            rollouts=whole.rollouts,
-            seed=whole.seed,
-            device=whole.device,
-        )
+        self._benchmark = replace(whole, indices=whole.indices[:VALIDATED_SCENARIOS])
 
     def __call__(self, model: EgoGMM) -> dict[str, float]:
         """Drives the policy. Returns what is logged."""

@@ -196,10 +196,10 @@ def drive_ego(
     kind = of_sdc(agents.type, agents)
     vocabulary = model.vocabulary.to(kind.device)
     box_size = vocabulary.size[vocabulary.type_index(kind)].to(logged.dtype)
-    now = tokens_at(log, 0)
+    now = log.at(0)
     for mark in range(NUM_MARKS - 1):
         features, memory = model.encoder.step(now, agents, memory, record=record)
-        now, before = tokens_at(log, mark + 1), now
+        now, before = log.at(mark + 1), now
         move = mark - (HISTORY_MARKS - 1)
         if move < 0:
             continue
@@ -214,16 +214,6 @@ def drive_ego(
         now = _with_sdc(now, before, scene, start, pose, token)
     model.train(was_training)
     return VisitedByEgo(record=record, map_features=memory.map_memory.features)
-
-
-def tokens_at(tokens: MotionTokens, mark: int) -> MotionTokens:
-    """Returns one mark of a sequence, as a sequence of length one."""
-    return MotionTokens(
-        token=tokens.token[..., mark : mark + 1],
-        xy=tokens.xy[..., mark : mark + 1, :],
-        heading=tokens.heading[..., mark : mark + 1],
-        valid=tokens.valid[..., mark : mark + 1],
-    )
 
 
 def _with_sdc(

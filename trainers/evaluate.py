@@ -268,13 +268,7 @@ def main(args: list[str]) -> None:
     figures = {name: measured.figures() for name, measured in results.items()}
     print_table(figures, describe(config.data, benchmark, num_scenarios))
     write_json(config.output / "metrics.json", result_record(config.data, benchmark, figures))
-    facts = {
-        "data": config.data,
-        "rollouts": str(config.rollouts.num_rollouts),
-        "seed": str(config.seed),
-        "metric": f"Sim Agents {config.rollouts.metric_version}",
-    }
-    report = evaluation_report(results, recorder, facts)
+    report = evaluation_report(results, recorder, config.data, benchmark)
     Console(emoji=False).print(
         str(write_report(report, config.output / "report.html")), highlight=False
     )

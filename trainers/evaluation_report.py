@@ -28,7 +28,7 @@ from catk_sim.rollout import Policy
 from catk_sim.tokens import MotionVocabulary
 from policies.smart.model import SMARTMemory
 from policies.smart.policy import SMARTPolicy, StartMemory
-from trainers.benchmark import Measured
+from trainers.benchmark import Benchmark, Measured
 
 MEASURES = {
     "realism": Measure(title="realism", better="up"),
@@ -196,14 +196,15 @@ def _take(tensor: Tensor, *, rollouts: int, row: int) -> Tensor:
 
 
 def evaluation_report(
-    results: Mapping[str, Measured], recorder: Recorder, facts: Mapping[str, str]
+    results: Mapping[str, Measured], recorder: Recorder, data: str, benchmark: Benchmark
 ) -> Report:
     """Makes the report of an evaluation of sim agents.
 
     Args:
         results: What was measured of each policy.
         recorder: What it looked like.
-        facts: How it was measured.
+        data: Where the scenarios come from.
+        benchmark: How it was measured.
     """
     per_policy = {name: _per_scenario(measured) for name, measured in results.items()}
     per_scenario: dict[str, dict[str, dict[str, float]]] = {}
@@ -213,7 +214,12 @@ def evaluation_report(
     first = next(iter(results.values()))
     return Report(
         title=f"{', '.join(results)}: {len(first.scenario_id)} scenarios",
-        facts=facts,
+        facts={
+            "data": data,
+            "rollouts": str(benchmark.rollouts.num_rollouts),
+            "seed": str(benchmark.seed),
+            "metric": f"Sim Agents {benchmark.rollouts.metric_version}",
+        },
         measures=MEASURES,
         totals={name: _totals(measured) for name, measured in results.items()},
         per_scenario=per_scenario,

@@ -70,13 +70,8 @@ def compare(run: Run) -> None:
     )
     position = _most_telling(results)
     _show(run, policies, benchmark.simulated([run.held_out.scenarios[benchmark.indices[position]]]))
-    facts = {
-        "data": data,
-        "rollouts": str(benchmark.rollouts.num_rollouts),
-        "seed": str(benchmark.seed),
-        "metric": f"Sim Agents {rules}",
-    }
-    write_report(evaluation_report(results, recorder, facts), run.folder / "report.html")
+    report = evaluation_report(results, recorder, data, benchmark)
+    write_report(report, run.folder / "report.html")
     print_table(figures, describe(data, benchmark, len(run.held_out.indices)))
     for name in ("metrics.json", "report.html", *PICTURES):
         Console(emoji=False).print(f"{run.folder / name}", highlight=False)

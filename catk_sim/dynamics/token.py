@@ -55,11 +55,19 @@ class TokenDynamics(DynamicsModel):
     @override
     def history(self, log: Trajectory, agents: AgentMetadata) -> Trajectory:
         logged = log.slice(0, HISTORY_STEPS)
-        return self._snap(logged, agents) if self.snap_start else logged
-
-    def _snap(self, logged: Trajectory, agents: AgentMetadata) -> Trajectory:
-        """Tells a history in tokens, for the agents that are present at its end."""
+        if not self.snap_start:
+            return logged
         prepared = prepare(logged, agents)
+        return self.retell(prepared, agents).where(prepared.valid[..., -1], logged)
+
+    def retell(self, prepared: Trajectory, agents: AgentMetadata) -> Trajectory:
+        """Tells a log in tokens, each placed where the one before it ended.
+
+        Args:
+            prepared: The log, mended as `tokens.matching.prepare` does. What cannot be told in
+                tokens stays as it is.
+            agents: Type and size of the agents.
+        """
         tokens = match_trajectory(prepared, agents, self.vocabulary).tokens
         parts = [prepared.at(0)]
         for mark in range(tokens.token.shape[-1]):
@@ -67,7 +75,7 @@ class TokenDynamics(DynamicsModel):
             told = self.forward(parts[-1].at(-1), tokens.token[..., mark], agents)
             kept = prepared.slice(start, start + STEPS_PER_TOKEN)
             parts.append(told.where(tokens.valid[..., mark], kept))
-        return Trajectory.join(parts).where(prepared.valid[..., -1], logged)
+        return Trajectory.join(parts)
 
 
 def _pose(motion: Trajectory) -> Float[Tensor, "*batch agents 3"]:

@@ -111,7 +111,8 @@ def drive(
     for world in worlds:
         ego_index(world)
     batch = _without_late(collate(worlds).to(device or torch.device("cpu")), traffic)
-    state = Simulator(StateDynamics()).reset(batch, batch.agents.is_sdc)
+    simulator = Simulator(StateDynamics())
+    state = simulator.reset(batch, batch.agents.is_sdc)
     crowd = _Crowd(traffic, state, seed)
     problems: list[Problem | None] = ego.start(worlds, state, horizon=num_steps, seed=seed)
     failed: list[int | None] = [None] * len(worlds)
@@ -125,12 +126,12 @@ def drive(
                 problems[world], failed[world] = outcome, step
         # Who is not among those that moved has failed.
         states = [
-            _state_of(moved.get(index), world, state.history.select(index))
+            _state_of(moved.get(index), world, state.history, index)
             for index, world in enumerate(worlds)
         ]
         chosen = _with_egos(others, states, batch.agents.is_sdc)
         follows = follows | batch.agents.is_sdc
-        state = Simulator(StateDynamics()).advance(state, chosen, follows)
+        state = simulator.advance(state, chosen, follows)
         motion.append(state.current)
         actions.append(Action(data=_as_states(state.current), valid=follows))
     return Driven(
@@ -203,10 +204,12 @@ def _without_late(batch: Scenario, traffic: Sequence[TrafficGroup]) -> Scenario:
     return batch.replace(log=log.replace(valid=valid))
 
 
-def _state_of(outcome: EgoState | Problem | None, world: Scenario, history: Trajectory) -> EgoState:
+def _state_of(
+    outcome: EgoState | Problem | None, world: Scenario, histories: Trajectory, index: int
+) -> EgoState:
     if isinstance(outcome, EgoState):
         return outcome
-    return brake(ego_history(world.to("cpu"), history.to("cpu")), BRAKING)
+    return brake(ego_history(world.to("cpu"), histories.select(index).to("cpu")), BRAKING)
 
 
 def _with_egos(

@@ -28,6 +28,19 @@ class MotionTokens(TensorTree):
     heading: Float[Tensor, "*batch agents marks"]
     valid: Bool[Tensor, "*batch agents marks"]
 
+    def slice(self, start: int, stop: int) -> "MotionTokens":
+        """Returns the marks from `start` up to but not including `stop`."""
+        return MotionTokens(
+            token=self.token[..., start:stop],
+            xy=self.xy[..., start:stop, :],
+            heading=self.heading[..., start:stop],
+            valid=self.valid[..., start:stop],
+        )
+
+    def at(self, mark: int) -> "MotionTokens":
+        """Returns one mark, as a sequence of length one."""
+        return self.slice(mark, mark + 1)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TokenizedLog(TensorTree):

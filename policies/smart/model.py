@@ -116,7 +116,7 @@ class SMART(nn.Module):
         For a loss on some of the marks: the head need not see the others.
         """
         motion = motion_since_last_mark(tokens) if motion is None else motion
-        tokens, motion = _slice_marks(tokens, NUM_MARKS - 1), motion[..., : NUM_MARKS - 1, :]
+        tokens, motion = tokens.slice(0, NUM_MARKS - 1), motion[..., : NUM_MARKS - 1, :]
         shape = tokens.valid.shape
         map_memory = self.remember_map(map_tokens)
         maps = DistinctEntries(len(shape) - 2, map_memory)
@@ -268,12 +268,3 @@ def motion_since_last_mark(tokens: MotionTokens) -> Float[Tensor, "*batch agents
     """Tells how far agents moved (m) since the mark before; zero where that is not valid."""
     moved = tokens.xy.diff(dim=-2).where(tokens.valid[..., :-1, None], 0)
     return torch.cat([torch.zeros_like(tokens.xy[..., :1, :]), moved], dim=-2)
-
-
-def _slice_marks(tokens: MotionTokens, stop: int) -> MotionTokens:
-    return MotionTokens(
-        token=tokens.token[..., :stop],
-        xy=tokens.xy[..., :stop, :],
-        heading=tokens.heading[..., :stop],
-        valid=tokens.valid[..., :stop],
-    )

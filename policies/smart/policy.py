@@ -134,8 +134,8 @@ class SMARTPolicy:
             map_tokens = self._tokenize_map(state)
         memory = self.model.remember(agents, map_tokens)
         tokens = tokenize(state.history, agents, self.vocabulary).tokens
-        _, memory = self.model.step(_at(tokens, 0), agents, memory, record=self._record)
-        logits, memory = self.model.step(_at(tokens, 1), agents, memory, record=self._record)
+        _, memory = self.model.step(tokens.at(0), agents, memory, record=self._record)
+        logits, memory = self.model.step(tokens.at(1), agents, memory, record=self._record)
         return StartMemory(memory=memory, logits=logits)
 
     @torch.no_grad()
@@ -197,12 +197,3 @@ class SMARTPolicy:
         )
         token = token.index_put(unknown, matched)
         return MotionTokens(token=token[..., None], xy=now.xy, heading=now.heading, valid=valid)
-
-
-def _at(tokens: MotionTokens, mark: int) -> MotionTokens:
-    return MotionTokens(
-        token=tokens.token[..., mark : mark + 1],
-        xy=tokens.xy[..., mark : mark + 1, :],
-        heading=tokens.heading[..., mark : mark + 1],
-        valid=tokens.valid[..., mark : mark + 1],
-    )

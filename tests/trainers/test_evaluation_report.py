@@ -49,8 +49,8 @@ def measured(generated: Benchmark) -> tuple[dict[str, Measured], Recorder]:
 
 
 @pytest.fixture(scope="module")
-def report(measured: tuple[dict[str, Measured], Recorder]) -> Report:
-    return evaluation_report(*measured, {"data": "synthetic"})
+def report(measured: tuple[dict[str, Measured], Recorder], generated: Benchmark) -> Report:
+    return evaluation_report(*measured, "synthetic", generated)
 
 
 def test_every_scenario_has_figures_of_every_policy(
