@@ -18,7 +18,7 @@ from policies.checkpoint import load_checkpoint, load_ego_gmm
 from policies.ego_gmm.model import EgoGMM
 from policies.smart.attention import RelationalAttention
 from policies.smart.model import SMART
-from trainers.cli import parse_preset, run_command
+from trainers.cli import parse_preset, run_trainer
 from trainers.configs import BehaviorCloningConfig, EgoPolicyConfig, FitConfig
 from trainers.ego_benchmark import EgoValidation
 from trainers.ego_gmm import ego_cloning_loss
@@ -179,4 +179,4 @@ def main(args: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_trainer(main)

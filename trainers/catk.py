@@ -25,7 +25,7 @@ from policies.smart.agent_decoder import Situation
 from policies.smart.model import SMART
 from policies.smart.policy import SMARTPolicy
 from trainers.bc import make_model, run_stage, train_behavior_cloning
-from trainers.cli import parse_preset, run_command
+from trainers.cli import parse_preset, run_trainer
 from trainers.configs import CatKConfig, EgoCatKConfig, FitConfig
 from trainers.ego_benchmark import compare_ego
 from trainers.ego_gmm import ego_catk_loss
@@ -222,4 +222,4 @@ def main(args: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_trainer(main)

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import tyro
 
+from catk_sim.command import run_command
 from trainers.distributed import leave
 
 Config = TypeVar("Config")
@@ -28,24 +29,14 @@ def parse_preset(
     )
 
 
-def run_command(command: Callable[[list[str]], None]) -> None:
-    """Runs a command on the arguments of this process, and ends the process with its exit code.
+def run_trainer(trainer: Callable[[list[str]], None]) -> None:
+    """Runs a trainer on the arguments of this process, and ends the process with its exit code.
 
-    What a user can mend is said in one line: exit code 2. With `--debug` anywhere among the
-    arguments the whole traceback is shown instead. Ctrl-C ends with 130.
+    See `catk_sim.command.run_command`.
     """
-    args = [arg for arg in sys.argv[1:] if arg != "--debug"]
-    try:
-        command(args)
+
+    def command(arguments: list[str]) -> None:
+        trainer(arguments)
         leave()
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        if "--debug" in sys.argv:
-            raise
-        sys.exit(_say(f"error: {error}  (--debug shows where)", 2))
-    except KeyboardInterrupt:
-        sys.exit(_say("interrupted", 130))
 
-
-def _say(text: str, code: int) -> int:
-    sys.stderr.write(text + "\n")
-    return code
+    sys.exit(run_command(command))

@@ -35,7 +35,7 @@ from policies.registry import make_policy
 from policies.smart.model import SMART
 from policies.smart.policy import SMARTPolicy, TopK
 from trainers.benchmark import Benchmark, Evaluator
-from trainers.cli import run_command
+from trainers.cli import run_trainer
 from trainers.configs import EvaluationConfig, RolloutConfig
 from trainers.distributed import from_main, is_main, join
 from trainers.evaluation_report import Recorder, ReportSize, evaluation_report
@@ -275,4 +275,4 @@ def main(args: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_trainer(main)

@@ -36,7 +36,7 @@ from catk_sim.envs.sb3 import PresentRolloutBuffer, WaymoVecEnv
 from catk_sim.rewards import Goals, ReachGoal
 from policies.registry import make_policy
 from policies.sb3 import ViewEncoder, save_model
-from trainers.cli import parse_preset, run_command
+from trainers.cli import parse_preset, run_trainer
 from trainers.run_log import RunLog
 
 with needs_extra("rl", "reinforcement learning"):
@@ -386,4 +386,4 @@ def main(args: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_trainer(main)

@@ -26,7 +26,7 @@ from catk_sim.submission import (
     write_submission,
 )
 from trainers.benchmark import Benchmark, drive
-from trainers.cli import run_command
+from trainers.cli import run_trainer
 from trainers.configs import SubmitConfig
 from trainers.evaluate import load_policy
 from trainers.loop import pick_device
@@ -83,4 +83,4 @@ def main(args: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_trainer(main)

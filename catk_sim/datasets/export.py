@@ -13,8 +13,9 @@ from typing import Annotated, Literal
 import tyro
 from tqdm import tqdm
 
+from catk_sim.command import run_command
 from catk_sim.datasets.errors import DataError, fail
-from catk_sim.datasets.prepare import FAILED, SKIPPED, report_lacks
+from catk_sim.datasets.prepare import SKIPPED, report_lacks
 from catk_sim.datasets.sources import ACCEPTED, Source, open_scenarios
 from catk_sim.datasets.womd import write_scenarios
 from catk_sim.datatypes import Scenario
@@ -37,19 +38,15 @@ class ExportConfig:
     """Whether what cannot be read stops everything, or is left out and listed."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Runs the command. Returns its exit code."""
     description = f"Writes scenarios as a WOMD file. SRC is {ACCEPTED}."
     config = tyro.cli(ExportConfig, args=arguments, description=description)
     skipped: list[DataError] = []
     lacks: Counter[str] = Counter()
-    try:
-        on_error = skipped.append if config.on_error == "skip" else fail
-        source = open_scenarios(config.source, on_error=on_error)
-        write_scenarios(config.destination, _counted(source, lacks))
-    except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"{error}\n")
-        return FAILED
+    on_error = skipped.append if config.on_error == "skip" else fail
+    source = open_scenarios(config.source, on_error=on_error)
+    write_scenarios(config.destination, _counted(source, lacks))
     sys.stdout.write(f"{config.destination}: {lacks.total()} scenarios\n")
     report_lacks(lacks)
     for error in skipped:
@@ -64,4 +61,4 @@ def _counted(source: Source, lacks: Counter[str]) -> Iterator[Scenario]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

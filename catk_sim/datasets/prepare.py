@@ -18,11 +18,11 @@ from typing import Annotated, Literal
 import tyro
 from torch import distributed as dist
 
+from catk_sim.command import run_command
 from catk_sim.datasets.cache import ScenarioCache
 from catk_sim.datasets.conversion import ALONE, SKIPPED_NAME, Conversion, Team, convert
 from catk_sim.datasets.sources import ACCEPTED, open_scenarios
 
-FAILED = 1
 SKIPPED = 3
 """Exit code of a cache that is complete but for what was skipped."""
 
@@ -60,25 +60,21 @@ class PrepareConfig:
                 raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Runs the command. Returns its exit code."""
     description = f"Converts scenarios into a cache. SRC is {ACCEPTED}."
     config = tyro.cli(PrepareConfig, args=arguments, description=description)
     start = time.perf_counter()
-    try:
-        with _team() as team:
-            made = convert(
-                open_scenarios(config.source),
-                config.destination,
-                workers=config.workers,
-                on_error=config.on_error,
-                scenarios_per_shard=config.scenarios_per_shard,
-                show_progress=team.rank == 0,
-                team=team,
-            )
-    except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"{error}\n")
-        return FAILED
+    with _team() as team:
+        made = convert(
+            open_scenarios(config.source),
+            config.destination,
+            workers=config.workers,
+            on_error=config.on_error,
+            scenarios_per_shard=config.scenarios_per_shard,
+            show_progress=team.rank == 0,
+            team=team,
+        )
     if team.rank == 0:
         _report(made, time.perf_counter() - start)
     return SKIPPED if made.skipped else 0
@@ -111,4 +107,4 @@ def report_lacks(lacks: Counter[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -3,7 +3,6 @@
 python -m catk_sim.submission SUBMISSION SCENARIOS --version 2025 --json
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,12 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
 
+from catk_sim.command import run_command
 from catk_sim.datasets.scenario_dataset import prepare_if_needed
 from catk_sim.metrics.sim_agents import VERSIONS, SimAgentsMetric
-from catk_sim.metrics.sim_agents.realism import finite_or_none
+from catk_sim.metrics.sim_agents.printing import print_json, print_table
 from catk_sim.submission.scoring import score_submission
-
-FAILED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,25 +45,23 @@ class ScoreConfig:
             raise ValueError(f"--version: wanted one of {', '.join(versions)}, got {self.version}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command. Returns its exit code."""
+def main(arguments: list[str]) -> None:
+    """Runs the command."""
     torch.set_num_threads(1)
-    try:
-        config = tyro.cli(
-            ScoreConfig,
-            args=arguments,
-            prog="python -m catk_sim.submission",
-            description=ScoreConfig.__doc__,
-        )
-        record = score(config)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return FAILED
+    config = tyro.cli(
+        ScoreConfig,
+        args=arguments,
+        prog="python -m catk_sim.submission",
+        description=ScoreConfig.__doc__,
+    )
+    record = score(config)
     if config.json:
-        sys.stdout.write(json.dumps(finite_or_none(record), allow_nan=False) + "\n")
+        print_json(record)
     else:
-        _print_table(record)
-    return 0
+        title = f"Sim Agents metric, version {record['version']}"
+        print_table(
+            record["bucketed"] | record["mean"], f"{title}: {record['num_scenarios']} scenarios"
+        )
 
 
 def score(config: ScoreConfig) -> dict[str, Any]:
@@ -83,13 +77,5 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     }
 
 
-def _print_table(record: dict[str, Any]) -> None:
-    title = f"Sim Agents metric, version {record['version']}: {record['num_scenarios']} scenarios"
-    table = Table(title=title, title_justify="left", show_header=False)
-    for name, value in (record["bucketed"] | record["mean"]).items():
-        table.add_row(name, f"{value:.6f}")
-    Console(emoji=False).print(table)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

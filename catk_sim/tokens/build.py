@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import Generator, Tensor
 from tqdm import tqdm
 
+from catk_sim.command import run_command
 from catk_sim.datasets.sources import open_scenarios
 from catk_sim.datatypes import Scenario
 from catk_sim.tokens import motions
@@ -153,14 +154,11 @@ def build(
     )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Runs the command line."""
-    config = tyro.cli(BuildConfig, description=__doc__)
-    try:
-        scenarios = tqdm(open_scenarios(config.data), desc="scenarios", unit="scenario")
-        vocabulary, provenance = build(scenarios, config)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+    config = tyro.cli(BuildConfig, args=arguments, description=__doc__)
+    scenarios = tqdm(open_scenarios(config.data), desc="scenarios", unit="scenario")
+    vocabulary, provenance = build(scenarios, config)
     config.output.parent.mkdir(parents=True, exist_ok=True)
     vocabulary.save(config.output, provenance)
     console = Console(emoji=False)
@@ -173,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

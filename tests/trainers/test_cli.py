@@ -52,7 +52,7 @@ def test_what_a_user_can_mend_is_said_in_one_line(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["catk", "debug", "--data", "no/such/place"])
     with pytest.raises(SystemExit) as ended:
-        cli.run_command(catk.main)
+        cli.run_trainer(catk.main)
     assert ended.value.code == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ")
@@ -63,7 +63,7 @@ def test_what_a_user_can_mend_is_said_in_one_line(
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["catk", "debug", "--data", "no/such/place", "--debug"])
     with pytest.raises((ValueError, OSError)):
-        cli.run_command(catk.main)
+        cli.run_trainer(catk.main)
 
 
 TINY_BC = [

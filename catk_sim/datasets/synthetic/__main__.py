@@ -1,5 +1,6 @@
 """Command: writes scenarios, `python -m catk_sim.datasets.synthetic OUT.tfrecord --count N`."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import tyro
 from tqdm import tqdm
 
+from catk_sim.command import run_command
 from catk_sim.datasets.synthetic.generator import KINDS, generate_scenario
 from catk_sim.datasets.womd import write_scenarios
 from catk_sim.datatypes import Scenario
@@ -43,11 +45,11 @@ class WriteConfig:
             yield generate_scenario(seed, self.kind)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str]) -> None:
     """Runs the command."""
     config = tyro.cli(WriteConfig, args=arguments)
     write_scenarios(config.output, config.scenarios())
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -9,6 +9,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from catk_sim.command import run_command
 from catk_sim.constants import CURRENT_STEP, STEP_SECONDS
 from catk_sim.datasets.sources import open_scenarios
 from catk_sim.datatypes import AgentType, MapFeatureType, Scenario, Trajectory
@@ -185,7 +186,7 @@ class StatisticsConfig:
             raise ValueError("wanted at least one source, got none")
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str]) -> None:
     """Runs the command."""
     config = tyro.cli(StatisticsConfig, args=arguments)
     columns = {name: summarise(iter(open_scenarios(name))) for name in config.sources}
@@ -193,4 +194,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

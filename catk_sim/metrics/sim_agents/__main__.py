@@ -3,7 +3,6 @@
 python -m catk_sim.metrics.sim_agents SCENARIOS ROLLOUTS.npz --version 2025 --json
 """
 
-import json
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -13,19 +12,16 @@ from typing import Annotated
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
 
+from catk_sim.command import run_command
 from catk_sim.datasets.sources import open_scenarios
 from catk_sim.datatypes import Scenario
 from catk_sim.metrics.box_trajectory import BoxTrajectory
 from catk_sim.metrics.sim_agents.config import VERSIONS, SimAgentsConfig, sim_agents_config
 from catk_sim.metrics.sim_agents.joint_scenes import JointScenes, generated_scenes
 from catk_sim.metrics.sim_agents.metric import DEFAULT_MAX_MEMORY, SimAgentsMetric
-from catk_sim.metrics.sim_agents.realism import finite_or_none
+from catk_sim.metrics.sim_agents.printing import print_json, print_table
 from catk_sim.metrics.sim_agents.scene import EvaluatedScene
-
-FAILED = 2
 
 STATES = ("x", "y", "z", "heading")
 SIZES = ("length", "width", "height")
@@ -56,25 +52,23 @@ class ScoreConfig:
     """How many MiB the work may take, roughly."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command. Returns its exit code."""
+def main(arguments: list[str]) -> None:
+    """Runs the command."""
     torch.set_num_threads(1)
-    try:
-        config = tyro.cli(
-            ScoreConfig,
-            args=arguments,
-            prog="python -m catk_sim.metrics.sim_agents",
-            description=f"{ScoreConfig.__doc__} Versions: {', '.join(VERSIONS)}.",
-        )
-        record = score(config)
-    except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return FAILED
+    config = tyro.cli(
+        ScoreConfig,
+        args=arguments,
+        prog="python -m catk_sim.metrics.sim_agents",
+        description=f"{ScoreConfig.__doc__} Versions: {', '.join(VERSIONS)}.",
+    )
+    record = score(config)
     if config.json:
-        sys.stdout.write(json.dumps(finite_or_none(record), allow_nan=False) + "\n")
+        print_json(record)
     else:
-        _print_table(record)
-    return 0
+        scores = record["bucketed"] | record["scenario"]
+        scenario_id = scores.pop("scenario_id")
+        title = f"Sim Agents metric, version {record['version']}"
+        print_table(scores, f"{title}: scenario {scenario_id}")
 
 
 def score(config: ScoreConfig) -> dict:
@@ -138,15 +132,5 @@ def read_rollouts(
     return JointScenes.from_arrays(object_id, **states, scene=scene)
 
 
-def _print_table(record: dict) -> None:
-    table = Table(title=f"Sim Agents metric, version {record['version']}", title_justify="left")
-    table.add_column(record["scenario"]["scenario_id"])
-    table.add_column("", justify="right")
-    for name, value in (record["bucketed"] | record["scenario"]).items():
-        if name != "scenario_id":
-            table.add_row(name, f"{value:.6f}")
-    Console(emoji=False).print(table)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

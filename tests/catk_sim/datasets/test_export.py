@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from catk_sim.command import FAILED, run_command
 from catk_sim.datasets import open_scenarios
 from catk_sim.datasets.export import main
-from catk_sim.datasets.prepare import FAILED, SKIPPED
+from catk_sim.datasets.prepare import SKIPPED
 from catk_sim.datasets.prepare import main as prepare
 from catk_sim.datasets.schema import leaves
 from catk_sim.datasets.womd import parse_scenario, scenario_to_proto, serialize_scenario
@@ -71,7 +72,7 @@ def assert_same(one: Scenario, other: Scenario) -> None:
 
 
 def run(*arguments: Any) -> int:
-    return main([str(argument) for argument in arguments])
+    return run_command(main, [str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize("make", SOURCES)

@@ -13,11 +13,12 @@ from unittest import mock
 
 import pytest
 
+from catk_sim.command import FAILED, run_command
 from catk_sim.datasets import DataError, open_scenarios, prepare_if_needed
 from catk_sim.datasets.cache import ScenarioCache
 from catk_sim.datasets.conversion import Conversion, Team, convert
 from catk_sim.datasets.part_conversion import Task, convert_parts
-from catk_sim.datasets.prepare import FAILED, SKIPPED, main
+from catk_sim.datasets.prepare import SKIPPED, main
 from catk_sim.datasets.sources import Source
 from tests.catk_sim.datasets.arbitrary import assert_equal
 from tests.catk_sim.datasets.files import write_gpudrive, write_tfrecord
@@ -76,7 +77,7 @@ def damage(path: Path) -> None:
 
 
 def prepare(*arguments: Any) -> int:
-    return main([str(argument) for argument in arguments])
+    return run_command(main, [str(argument) for argument in arguments])
 
 
 def test_a_prepared_cache_holds_every_scenario_in_the_order_of_the_files(

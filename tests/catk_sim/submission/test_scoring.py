@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from catk_sim.command import FAILED, run_command
 from catk_sim.datasets import DataError, ScenarioDataset, prepare_if_needed
 from catk_sim.datasets.batching import collate
 from catk_sim.metrics.sim_agents import SimAgentsMetric
@@ -15,7 +16,7 @@ from catk_sim.submission import (
     submitted_scenarios,
     write_submission,
 )
-from catk_sim.submission.__main__ import FAILED, main
+from catk_sim.submission.__main__ import main
 from catk_sim.submission.scoring import score_submission
 from policies.registry import make_policy
 from tests.catk_sim.submission.made import METADATA
@@ -74,7 +75,7 @@ def test_a_submission_is_scored_scenario_by_scenario(path: Path, dataset: Scenar
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
-    assert main([*map(str, arguments), "--json"]) == 0
+    assert run_command(main, [*map(str, arguments), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -94,7 +95,7 @@ def test_the_command_scores_a_submission(
 def test_the_command_prints_a_table(
     path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(path), DATA, "--cache", str(cache)]) == 0
+    assert run_command(main, [str(path), DATA, "--cache", str(cache)]) == 0
     printed = capsys.readouterr().out
     assert "version 2025: 2 scenarios" in printed
     assert "realism_meta_metric" in printed
@@ -103,8 +104,8 @@ def test_the_command_prints_a_table(
 def test_the_command_says_in_one_line_what_a_user_can_mend(
     cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["no/such.tar.gz", DATA, "--cache", str(cache)]) == FAILED
-    assert capsys.readouterr().err == "error: no/such.tar.gz: no such file\n"
+    assert run_command(main, ["no/such.tar.gz", DATA, "--cache", str(cache)]) == FAILED
+    assert capsys.readouterr().err.startswith("error: no/such.tar.gz: no such file  (")
 
 
 def test_an_unknown_version_is_refused(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from catk_sim.command import FAILED, run_command
 from catk_sim.datasets.sources import open_scenarios
 from catk_sim.datatypes import AgentType, Scenario
-from catk_sim.metrics.sim_agents.__main__ import FAILED, main
+from catk_sim.metrics.sim_agents.__main__ import main
 from catk_sim.metrics.sim_agents.scene import EvaluatedScene
 from tests.catk_sim.metrics.sim_agents.goldens import SCENARIO_ID, SCENARIOS, golden_json
 from tests.shared import shared_path
@@ -32,7 +33,7 @@ def test_json_has_the_form_and_the_numbers_of_the_goldens(capsys: pytest.Capture
     case = shared_path(f"golden/wosac/{SCENARIO_ID}_e_accelerate_sim.npz")
 
     arguments = [str(shared_path(SCENARIOS)), str(case), "--version", "2024", "--json"]
-    assert main(arguments) == 0
+    assert run_command(main, arguments) == 0
 
     record = json.loads(capsys.readouterr().out)
     golden = golden_json(f"{SCENARIO_ID}_e_accelerate_metrics")["2024"]
@@ -46,7 +47,7 @@ def test_json_has_the_form_and_the_numbers_of_the_goldens(capsys: pytest.Capture
 
 
 def test_without_json_it_prints_a_table(rollouts: Path, capsys: pytest.CaptureFixture[str]):
-    assert main([SYNTHETIC, str(rollouts)]) == 0
+    assert run_command(main, [SYNTHETIC, str(rollouts)]) == 0
 
     shown = capsys.readouterr().out
     assert "version 2025" in shown
@@ -79,7 +80,7 @@ def test_wrong_rollouts_are_refused_in_one_line(
             arrays[name] = arrays[name] + 1
     np.savez(rollouts, **arrays)
 
-    assert main([SYNTHETIC, str(rollouts), "--json"]) == FAILED
+    assert run_command(main, [SYNTHETIC, str(rollouts), "--json"]) == FAILED
 
     shown = capsys.readouterr()
     assert message in shown.err
@@ -100,14 +101,16 @@ def test_wrong_files_and_names_are_refused(
         ([SYNTHETIC, str(rollouts), "--version", "2022"], "2022"),
         ([SYNTHETIC, str(rollouts), "--max-memory", "0"], "max_memory"),
     ):
-        assert main(arguments) == FAILED
+        assert run_command(main, arguments) == FAILED
         assert message in capsys.readouterr().err
 
 
 def test_a_scenario_is_found_by_its_id(rollouts: Path, capsys: pytest.CaptureFixture[str]):
     first = next(iter(open_scenarios(SYNTHETIC))).scenario_id[0]
 
-    assert main(["synthetic:2:5", str(rollouts), "--scenario-id", first, "--json"]) == 0
+    assert (
+        run_command(main, ["synthetic:2:5", str(rollouts), "--scenario-id", first, "--json"]) == 0
+    )
     assert json.loads(capsys.readouterr().out)["scenario"]["scenario_id"] == first
 
 
@@ -121,7 +124,7 @@ def test_what_is_not_defined_is_null_in_json(
 
     monkeypatch.setattr("catk_sim.metrics.sim_agents.__main__.open_scenarios", without_vehicles)
 
-    assert main([SYNTHETIC, str(rollouts), "--json"]) == 0
+    assert run_command(main, [SYNTHETIC, str(rollouts), "--json"]) == 0
     record = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert record["scenario"]["time_to_collision_likelihood"] is None
     assert record["bucketed"]["realism_meta_metric"] is None

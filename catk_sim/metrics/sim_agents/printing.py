@@ -1,0 +1,26 @@
+"""What the commands that score say."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from catk_sim.metrics.sim_agents.realism import finite_or_none
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """Prints a record as one JSON object; what is not defined is null in it."""
+    sys.stdout.write(json.dumps(finite_or_none(record), allow_nan=False) + "\n")
+
+
+def print_table(scores: Mapping[str, float], title: str) -> None:
+    """Prints scores, a line each."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, score in scores.items():
+        table.add_row(name, f"{score:.6f}")
+    Console(emoji=False).print(table)

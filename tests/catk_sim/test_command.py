@@ -1,0 +1,43 @@
+import pytest
+
+from catk_sim.command import FAILED, INTERRUPTED, run_command
+
+
+def refuse(arguments: list[str]) -> int:
+    raise ValueError(f"wanted none, got {arguments}")
+
+
+def stop(arguments: list[str]) -> int:
+    raise KeyboardInterrupt
+
+
+def test_a_command_gets_its_arguments_and_says_how_it_ended() -> None:
+    assert run_command(lambda arguments: len(arguments), ["a", "b"]) == 2
+    assert run_command(lambda arguments: None, []) == 0
+
+
+def test_without_arguments_those_of_the_process_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["name", "a", "--debug", "b", "c"])
+    assert run_command(lambda arguments: len(arguments)) == 3
+
+
+def test_what_a_user_can_mend_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(refuse, ["this"]) == FAILED == 2
+    assert capsys.readouterr().err == "error: wanted none, got ['this']  (--debug shows where)\n"
+
+
+def test_debug_shows_where_it_happened() -> None:
+    with pytest.raises(ValueError, match="wanted none, got \\['this'\\]"):
+        run_command(refuse, ["--debug", "this"])
+
+
+def test_a_fault_of_our_own_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda arguments: 1 // 0, [])
+
+
+def test_an_interrupted_command_ends_as_the_shell_expects(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_command(stop, []) == INTERRUPTED == 130
+    assert capsys.readouterr().err == "interrupted\n"
