@@ -1,9 +1,14 @@
 """The code that READMEs show runs."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+import torch
+
+from trainers import evaluate
+from trainers.configs import RolloutConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,3 +38,29 @@ def test_the_policy_of_twenty_lines_drives() -> None:
         "assert speed[-1] < 0.1\n",
         namespace,
     )
+
+
+@pytest.mark.slow
+def test_the_policy_is_evaluated_from_its_file(tmp_path: Path) -> None:
+    _interface, code = blocks("policies/README.md")
+    file = tmp_path / "my_policy.py"
+    file.write_text(code)
+    arguments = ["--rollouts.num-rollouts", "1", "--cache", str(tmp_path / "cache")]
+    arguments += ["--data", "synthetic:1", "--output", str(tmp_path)]
+
+    evaluate.main([f"{file}:Brake", "log_replay", *arguments])
+
+    figures = json.loads((tmp_path / "metrics.json").read_text())["policies"]
+    assert figures[f"{file}:Brake"]["all"]["ade"] > figures["log_replay"]["all"]["ade"] + 1
+
+
+def test_what_is_no_policy_is_not_evaluated_as_one(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("class Mine:\n    pass\n")
+    for name, complaint in (
+        (f"{file}:Mine", "or a policy with dynamics, init, act"),
+        (f"{tmp_path}/absent.py:Mine", "absent.py"),
+        ("policies.planners.idm:IDMPlanner", "is a planner: --planner"),
+    ):
+        with pytest.raises((ValueError, OSError), match=complaint):
+            evaluate.load_policy(name, RolloutConfig(), torch.device("cpu"))

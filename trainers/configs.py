@@ -129,8 +129,8 @@ class EvaluationConfig:
     """Which policies are measured, on what."""
 
     policies: tyro.conf.Positional[tuple[str, ...]]
-    """Folders that a trainer saved (`runs/catk/bc`), or names: log_replay, constant_velocity,
-    idm, random_token."""
+    """Folders that a trainer saved (`runs/catk/bc`), names (log_replay, constant_velocity, idm,
+    random_token), or your own: `path/to/file.py:Policy`, `package.module:Policy`."""
 
     data: str = "synthetic:32:1"
     """Scenarios to drive. See the trainers' `--data`."""
@@ -300,8 +300,8 @@ class SubmitConfig:
     """What is submitted to the Sim Agents Challenge."""
 
     policy: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="POLICY")]
-    """Folder that a trainer saved (`runs/catk/catk`), or a name: constant_velocity, idm,
-    random_token."""
+    """Folder that a trainer saved (`runs/catk/catk`), a name (constant_velocity, idm,
+    random_token), or your own: `path/to/file.py:Policy`, `package.module:Policy`."""
 
     data: str
     """The whole split that is submitted for: WOMD's folder scenario/testing or

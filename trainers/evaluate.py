@@ -2,7 +2,8 @@
 
 python -m trainers.evaluate POLICY [POLICY ...] --data PATH --output DIR
 
-A policy is a folder that a trainer saved (its run's bc or catk), or a name of `policies.registry`.
+A policy is a folder that a trainer saved (its run's bc or catk), a name of `policies.registry`, or
+yours: path/to/file.py:Policy or package.module:Policy, arguments follow as ,key=value.
 All scenarios of the data are driven, up to --rollouts.max-scenarios: give data that the policies
 have not learnt from. Processes that `torchrun` starts share them.
 
@@ -25,6 +26,8 @@ from rich.table import Table
 from catk_sim.datasets.scenario_dataset import prepare_if_needed
 from catk_sim.datasets.whole_file import whole_file
 from catk_sim.metrics.sim_agents.realism import finite_or_none
+from catk_sim.planning.loading import load_planner, parse_planner
+from catk_sim.planning.planner import Planner
 from catk_sim.report import write_report
 from catk_sim.rollout import Policy
 from catk_sim.tokens import MotionVocabulary
@@ -118,13 +121,25 @@ def sampled(model: SMART, config: RolloutConfig) -> SMARTPolicy:
 
 
 def load_policy(name: str, config: RolloutConfig, device: torch.device) -> Policy:
-    """Loads a policy from a folder, or makes one by its name.
+    """Loads a policy from a folder, or makes one by its name, or from anybody's module or file.
+
+    Args:
+        name: A folder, a name of `make_policy`, `package.module:Policy` or `path/to/file.py:Policy`
+            with arguments that follow as `,key=value`.
+        config: How a policy of tokens samples.
+        device: Where the policy is to be. One from somewhere else is left where it is.
 
     Raises:
-        ValueError: There is neither such a folder nor such a name.
+        ValueError: There is neither such a folder nor such a name, or what is there is no policy.
     """
     if Path(name).is_dir():
         return sampled(load_checkpoint(name).to(device), config)
+    if ":" in name:
+        spec, options = parse_planner(name)
+        made = load_planner(spec, **options)
+        if isinstance(made, Planner):
+            raise ValueError(f"wanted a policy, but {name} is a planner: --planner {name} runs it")
+        return made
     if name == "random_token":
         return make_policy(name, vocabulary=MotionVocabulary.default().to(device))
     return make_policy(name)
