@@ -17,6 +17,7 @@ from policies.ego_gmm.model import EgoGMM, of_sdc
 from policies.smart.agent_decoder import Situation
 from policies.smart.config import SMARTConfig
 from policies.smart.map_tokens import MapTokens
+from policies.smart.model import motion_since_last_mark
 from trainers.scenes import Scene
 
 DEVIATION = 10.0
@@ -40,11 +41,15 @@ def ego_cloning_loss(model: EgoGMM, scene: Scene) -> tuple[Tensor, dict[str, flo
     features = of_sdc(model.encoder.features(tokens, agents, scene.map_tokens), agents)
     pose, has_log = next_logged_poses(scene)
     now = torch.cat([tokens.xy, tokens.heading[..., None]], dim=-1)
+    now = of_sdc(now, agents)[..., moves, :]
+    moved = of_sdc(motion_since_last_mark(tokens), agents)[..., moves, :]
     learned = has_log & of_sdc(tokens.valid, agents)[..., moves]
     return score_poses(
         model,
         features[..., moves, :][learned],
-        relative_pose(pose, of_sdc(now, agents)[..., moves, :])[learned],
+        moved[learned],
+        now[learned],
+        pose[learned],
     )
 
 
@@ -70,14 +75,27 @@ def ego_catk_loss(
     learned = sdc & (move >= 0) & has_log[nodes.entry, move.clamp(min=0)]
     now = torch.cat([nodes.poses.xy, nodes.poses.heading[:, None]], dim=-1)[learned]
     then = pose[nodes.entry[learned], move[learned]]
-    return score_poses(model, features[learned], relative_pose(then, now))
+    return score_poses(model, features[learned], nodes.motion[learned], now, then)
 
 
 def score_poses(
-    model: EgoGMM, features: Float[Tensor, "moves hidden"], pose: Float[Tensor, "moves 3"]
+    model: EgoGMM,
+    features: Float[Tensor, "moves hidden"],
+    moved: Float[Tensor, "moves 2"],
+    now: Float[Tensor, "moves 3"],
+    then: Float[Tensor, "moves 3"],
 ) -> tuple[Tensor, dict[str, float]]:
-    """Scores poses under the policy; see `ego_cloning_loss`. Without poses, the loss is 0."""
-    mixture, count = model.head(features), max(1, pose.shape[0])
+    """Scores poses under the policy; see `ego_cloning_loss`. Without poses, the loss is 0.
+
+    Args:
+        model: The policy.
+        features: What the encoder makes of the sdc.
+        moved: Its change of position since the mark before (m).
+        now: Its pose.
+        then: The logged pose half a second later.
+    """
+    mixture, count = model.mixture(features, moved, now[:, 2]), max(1, then.shape[0])
+    pose = relative_pose(then, now)
     likelihood = mixture.negative_log_likelihood(pose, model.mixture_config.assignment)
     loss = likelihood.sum() / count
     likeliest = mixture.mean_of(mixture.logits.argmax(-1))
@@ -205,7 +223,7 @@ def drive_ego(
             continue
         start = of_sdc(torch.cat([before.xy, before.heading[..., None]], dim=-1), agents)[..., 0, :]
         there, is_logged = relative_pose(logged[..., move, :], start), has_log[..., move]
-        mixture = model.head(of_sdc(features, agents))
+        mixture = model.mixture_now(features, memory.past, agents)
         pose = mixture.closest_among_top_k(there, k, has_log=is_logged, box_size=box_size)
         if max_deviation is not None:
             away = (pose - there)[..., :2].norm(dim=-1) > max_deviation

@@ -23,6 +23,10 @@ class MixtureConfig:
     assignment: Literal["soft", "hard"] = "soft"
     """Which modes are taught a pose: all, each by its share in the likelihood, or the nearest."""
 
+    from_last_move: bool = False
+    """Whether means are told from where the agent gets if it goes on, at the pace of the last half
+    second and the way that it is heading. In catk they are told from where it is."""
+
     def __post_init__(self) -> None:
         if self.num_modes < 1:
             raise ValueError(f"num_modes must be at least 1, got {self.num_modes}")

@@ -61,6 +61,10 @@ class PoseMixture(TensorTree):
         """Returns the mean of a mode."""
         return torch.take_along_dim(self.poses, mode[..., None, None], dim=-2).squeeze(-2)
 
+    def mean(self) -> Float[Tensor, "*batch 3"]:
+        """Returns the mean of the whole mixture; its heading is that of the mean direction."""
+        return _pose((self.logits.softmax(-1)[..., None] * _placement(self.poses)).sum(-2))
+
     def sample(
         self,
         k: int,
@@ -80,8 +84,7 @@ class PoseMixture(TensorTree):
         mode = sample_top_k(self.logits, k, temperature=temperature, generator=generator)
         mean = _placement(self.mean_of(mode))
         noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        x, y, cos, sin = (mean + std_scale * self.std.repeat_interleave(2, -1) * noise).unbind(-1)
-        return torch.stack([x, y, torch.atan2(sin, cos)], dim=-1)
+        return _pose(mean + std_scale * self.std.repeat_interleave(2, -1) * noise)
 
     def closest_among_top_k(
         self,
@@ -113,3 +116,9 @@ def _placement(pose: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
     """Tells a pose as x, y, cosine and sine."""
     x, y, heading = pose.unbind(-1)
     return torch.stack([x, y, heading.cos(), heading.sin()], dim=-1)
+
+
+def _pose(placement: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3"]:
+    """Tells a placement as x, y and heading."""
+    x, y, cos, sin = placement.unbind(-1)
+    return torch.stack([x, y, torch.atan2(sin, cos)], dim=-1)

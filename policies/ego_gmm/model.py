@@ -7,11 +7,13 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from catk_sim.datatypes import AgentMetadata
+from catk_sim.geometry import se2
 from catk_sim.tokens import MotionVocabulary
 from policies.ego_gmm.config import MixtureConfig
 from policies.ego_gmm.mixture import PoseMixture
 from policies.smart.config import SMARTConfig
 from policies.smart.layers import MLP, initialise
+from policies.smart.memory import Past
 from policies.smart.model import SMART
 
 
@@ -74,6 +76,37 @@ class EgoGMM(nn.Module):
     def curves(self) -> Float[Tensor, "curves points 2"]:
         """The map vocabulary (m)."""
         return self.encoder.curves
+
+    def mixture(
+        self,
+        features: Float[Tensor, "*batch hidden"],
+        moved: Float[Tensor, "*batch 2"],
+        heading: Float[Tensor, "*batch"],
+    ) -> PoseMixture:
+        """Makes a mixture of each row of features.
+
+        Args:
+            features: What the encoder makes of the sdc.
+            moved: Its change of position since the mark before (m), zero where unknown.
+            heading: Its heading (rad).
+        """
+        mixture = self.head(features)
+        if not self.mixture_config.from_last_move:
+            return mixture
+        # Sideways it does not go on: what a vehicle drifted is no reason to drift on.
+        pace = se2.to_local(moved, torch.zeros_like(moved), heading)[..., :1]
+        ahead = nn.functional.pad(pace.to(mixture.poses.dtype), (0, 2))
+        return mixture.replace(poses=mixture.poses + ahead[..., None, :])
+
+    def mixture_now(
+        self, features: Float[Tensor, "*batch agents hidden"], past: Past, agents: AgentMetadata
+    ) -> PoseMixture:
+        """Makes mixtures of features at the latest mark of a memory."""
+        moved = past.xy[..., -1, :] - past.xy[..., -2, :]
+        moved = moved.where(past.valid[..., -2, None], 0)
+        return self.mixture(
+            *(of_sdc(value, agents) for value in (features, moved, past.heading[..., -1]))
+        )
 
     def fine_tuning_parameters(self) -> list[nn.Parameter]:
         """Lists what CAT-K trains: the decoder's attention and the head, but no deviations."""

@@ -1,5 +1,6 @@
 """The ego policy: who drives the sdc."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +11,13 @@ from catk_sim.datatypes import Action, SimState
 from catk_sim.dynamics import PoseDynamics
 from catk_sim.tokens import MotionVocabulary
 from policies.ego_gmm.mixture import PoseMixture
-from policies.ego_gmm.model import EgoGMM, of_sdc
+from policies.ego_gmm.model import EgoGMM
 from policies.smart.map_tokens import MapTokens
 from policies.smart.model import SMARTMemory
 from policies.smart.policy import SMARTPolicy, StartMemory
+
+PoseSampler = Callable[[PoseMixture, Generator | None], Float[Tensor, "*batch 3"]]
+"""Chooses a pose of each mixture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,21 @@ class ModeSampler:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeanSampler:
+    """Takes the mean of the whole mixture, and draws nothing.
+
+    Not in catk. Narrow modes share what CAT-K teaches, so that the likeliest of them may lie to one
+    side of what was taught, at each step the same.
+    """
+
+    def __call__(
+        self, mixture: PoseMixture, generator: Generator | None
+    ) -> Float[Tensor, "*batch 3"]:
+        """Returns the mean of each mixture."""
+        return mixture.mean()
+
+
 class EgoGMMPolicy:
     """Drives the sdc by poses that the mixture finds likely, and nobody else.
 
@@ -49,12 +68,12 @@ class EgoGMMPolicy:
 
     Args:
         model: The network.
-        sampler: Chooses a pose.
+        sampler: Chooses a pose; by default a `ModeSampler`.
     """
 
     dynamics = PoseDynamics()
 
-    def __init__(self, model: EgoGMM, sampler: ModeSampler | None = None) -> None:
+    def __init__(self, model: EgoGMM, sampler: PoseSampler | None = None) -> None:
         self.model = model
         self.sampler = ModeSampler() if sampler is None else sampler
         self._encoder = SMARTPolicy(model.encoder, model.vocabulary)
@@ -79,7 +98,8 @@ class EgoGMMPolicy:
             valid=torch.zeros_like(state.controlled),
         )
         features, memory = self._encoder.logits(state.replace(last_action=nothing), memory)
-        return self.model.head(of_sdc(features, state.scenario.agents)), memory
+        mixture = self.model.mixture_now(features, memory.past, state.scenario.agents)
+        return mixture, memory
 
     @torch.no_grad()
     def act(

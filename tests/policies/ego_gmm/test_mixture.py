@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,15 @@ def test_the_likelihood_is_that_of_torchs_mixture(seed: int) -> None:
     )
     likelihood = mixture.negative_log_likelihood(pose)
     torch.testing.assert_close(likelihood, -reference.log_prob(placement(pose)), atol=1e-3, rtol=0)
+
+
+def test_the_mean_weighs_modes_by_their_probability() -> None:
+    quarter = torch.pi / 2
+    mixture = two_modes([0.0, 2.0, 0.0], [4.0, 0.0, quarter], [0.0, math.log(3.0)])
+    direction = math.atan2(3.0, 1.0)
+    torch.testing.assert_close(mixture.mean(), torch.tensor([3.0, 0.5, direction]))
+    across = two_modes([0.0, 0.0, torch.pi - 0.1], [0.0, 0.0, 0.1 - torch.pi], [0.0, 0.0])
+    torch.testing.assert_close(across.mean()[2].abs(), torch.tensor(torch.pi))
 
 
 def golden() -> dict[str, Tensor]:

@@ -41,6 +41,26 @@ def test_deviations_are_learnt_if_wanted_and_never_fine_tuned(learn_std: bool) -
     assert (std.grad is not None) == learn_std
 
 
+def test_means_are_told_from_where_the_agent_gets_if_it_goes_on() -> None:
+    model = EgoGMM(
+        SMARTConfig.preset("micro"), MixtureConfig(from_last_move=True), scenes.arc_vocabulary()
+    )
+    features = torch.randn(2, 32)
+    # The first goes 3 m the way that it is heading, north, and slides 1 m; the second goes back.
+    moved = torch.tensor([[1.0, 3.0], [-2.0, 0.0]])
+    heading = torch.tensor([torch.pi / 2, 0.0])
+    means = model.mixture(features, moved, heading).poses - model.head(features).poses
+    expected = torch.tensor([[3.0, 0.0, 0.0], [-2.0, 0.0, 0.0]])[:, None].expand(2, 16, 3)
+    torch.testing.assert_close(means, expected, atol=1e-5, rtol=0)
+
+
+def test_by_default_means_are_told_from_where_the_agent_is() -> None:
+    model = EgoGMM(SMARTConfig.preset("micro"), MixtureConfig(), scenes.arc_vocabulary())
+    features = torch.randn(2, 32)
+    means = model.mixture(features, torch.ones(2, 2), torch.zeros(2)).poses
+    assert torch.equal(means, model.head(features).poses)
+
+
 def test_the_sdcs_values_are_picked_of_each_scenario() -> None:
     agents = scenes.straight_road().agents
     is_sdc = torch.tensor([[False, True, False], [True, False, False]])

@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import Generator
 
-from catk_sim.constants import CURRENT_STEP, HISTORY_MARKS, HISTORY_STEPS, STEPS_PER_TOKEN
+from catk_sim.constants import (
+    CURRENT_STEP,
+    HISTORY_MARKS,
+    HISTORY_STEPS,
+    NUM_MARKS,
+    STEPS_PER_TOKEN,
+)
 from catk_sim.datatypes import Rollout
 from catk_sim.geometry.se2 import to_local
 from catk_sim.rollout import Policy, rollout, sim_agents
@@ -16,30 +22,37 @@ from catk_sim.tokens import MotionTokens, match_step, tokenize
 from policies.ego_gmm.config import MixtureConfig
 from policies.ego_gmm.mixture import PoseMixture
 from policies.ego_gmm.model import EgoGMM, of_sdc
-from policies.ego_gmm.policy import EgoGMMPolicy, ModeSampler
+from policies.ego_gmm.policy import EgoGMMPolicy, MeanSampler, ModeSampler
 from policies.smart.config import SMARTConfig
 from policies.smart.map_tokens import tokenize_map
+from policies.smart.model import motion_since_last_mark
 from tests import scenes
 
 SCENARIO = scenes.straight_road()
 
 
-def small_model() -> EgoGMM:
+def small_model(mixture: MixtureConfig) -> EgoGMM:
     """Biases and norms matter, in evaluation mode."""
     torch.manual_seed(0)
-    model = EgoGMM(SMARTConfig.preset("micro"), MixtureConfig(), scenes.arc_vocabulary())
+    model = EgoGMM(SMARTConfig.preset("micro"), mixture, scenes.arc_vocabulary())
     with torch.no_grad():
         for parameter in model.encoder.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model.eval()
 
 
-MODEL = small_model()
+MODEL = small_model(MixtureConfig())
+GOES_ON = small_model(MixtureConfig(from_last_move=True))
 
 
-def drive(sampler: ModeSampler | None = None, seed: int = 0, num_rollouts: int = 2) -> Rollout:
+def drive(
+    sampler: ModeSampler | None = None,
+    seed: int = 0,
+    num_rollouts: int = 2,
+    model: EgoGMM = MODEL,
+) -> Rollout:
     return rollout(
-        EgoGMMPolicy(MODEL, sampler),
+        EgoGMMPolicy(model, sampler),
         SCENARIO,
         num_rollouts=num_rollouts,
         generator=Generator().manual_seed(seed),
@@ -70,9 +83,9 @@ def test_by_default_rollouts_are_near_copies() -> None:
     torch.testing.assert_close(driven.simulated.xy[0], driven.simulated.xy[1], atol=0.3, rtol=0)
 
 
-def mixtures_in_parallel(driven: Rollout) -> PoseMixture:
+def mixtures_in_parallel(model: EgoGMM, driven: Rollout) -> PoseMixture:
     """What the network makes of the driven states, in one pass."""
-    agents, vocabulary = SCENARIO.agents, MODEL.vocabulary
+    agents, vocabulary = SCENARIO.agents, model.vocabulary
     history = tokenize(SCENARIO.log.slice(0, HISTORY_STEPS), agents, vocabulary).tokens
     simulated = driven.simulated.map(lambda tensor: tensor[0])
     marks = [simulated.at(step) for step in range(CURRENT_STEP, 91, STEPS_PER_TOKEN)]
@@ -94,10 +107,12 @@ def mixtures_in_parallel(driven: Rollout) -> PoseMixture:
         heading=torch.cat([part.heading for part in parts], dim=-1),
         valid=torch.cat([part.valid for part in parts], dim=-1),
     )
-    map_tokens = tokenize_map(SCENARIO.roadgraph, SCENARIO.traffic_lights, MODEL.curves)
+    map_tokens = tokenize_map(SCENARIO.roadgraph, SCENARIO.traffic_lights, model.curves)
     with torch.no_grad():
-        features = MODEL.encoder.features(tokens, agents, map_tokens)
-        return MODEL.head(of_sdc(features, agents)[HISTORY_MARKS - 1 :])
+        features = model.encoder.features(tokens, agents, map_tokens)
+        values = (features, motion_since_last_mark(tokens), tokens.heading)
+        now = slice(HISTORY_MARKS - 1, NUM_MARKS - 1)
+        return model.mixture(*(of_sdc(value, agents)[now] for value in values))
 
 
 def test_a_mode_of_no_spread_is_its_mean() -> None:
@@ -113,10 +128,20 @@ def test_a_mode_of_no_spread_is_its_mean() -> None:
     assert (action.data[1:] == 0).all()
 
 
-def test_rollouts_read_what_the_parallel_pass_reads() -> None:
-    driven = drive(ModeSampler(k=1, std_scale=0.0), num_rollouts=1)
+def test_the_mean_of_the_mixture_may_drive() -> None:
+    policy = EgoGMMPolicy(MODEL, MeanSampler())
+    state = Simulator(policy.dynamics).reset(SCENARIO, sim_agents(SCENARIO))
+    memory = policy.init(state)
+    mixture, _ = policy.mixture(state, memory)
+    action, _ = policy.act(state, memory, None)
+    assert torch.equal(action.data[0], mixture.mean())
+
+
+@pytest.mark.parametrize("model", [MODEL, GOES_ON], ids=["from_here", "from_last_move"])
+def test_rollouts_read_what_the_parallel_pass_reads(model: EgoGMM) -> None:
+    driven = drive(ModeSampler(k=1, std_scale=0.0), num_rollouts=1, model=model)
     chosen = driven.actions.data[0, :, 0]
-    mixture = mixtures_in_parallel(driven)
+    mixture = mixtures_in_parallel(model, driven)
     likeliest = mixture.mean_of(mixture.logits.argmax(-1))
     torch.testing.assert_close(chosen[:, :2], likeliest[:, :2], atol=2e-3, rtol=0)
 
