@@ -9,6 +9,7 @@ from catk_sim.rollout import Policy
 from policies.constant_velocity import ConstantVelocity
 from policies.idm import IDM
 from policies.log_replay import LogReplay
+from policies.pretrained import smart_nano
 from policies.random_token import RandomToken
 
 
@@ -26,6 +27,7 @@ POLICIES: MappingProxyType[str, Callable[..., Policy[Any]]] = MappingProxyType(
         "constant_velocity": ConstantVelocity,
         "idm": IDM,
         "random_token": RandomToken,
+        "smart_nano": smart_nano,
     }
 )
 """What makes each policy."""

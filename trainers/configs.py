@@ -130,7 +130,7 @@ class EvaluationConfig:
 
     policies: tyro.conf.Positional[tuple[str, ...]]
     """Folders that a trainer saved (`runs/catk/bc`), names (log_replay, constant_velocity, idm,
-    random_token), or your own: `path/to/file.py:Policy`, `package.module:Policy`."""
+    random_token, smart_nano), or your own: `path/to/file.py:Policy`, `package.module:Policy`."""
 
     data: str = "synthetic:32:1"
     """Scenarios to drive. See the trainers' `--data`."""
@@ -301,7 +301,7 @@ class SubmitConfig:
 
     policy: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="POLICY")]
     """Folder that a trainer saved (`runs/catk/catk`), a name (constant_velocity, idm,
-    random_token), or your own: `path/to/file.py:Policy`, `package.module:Policy`."""
+    random_token, smart_nano), or your own: `path/to/file.py:Policy`, `package.module:Policy`."""
 
     data: str
     """The whole split that is submitted for: WOMD's folder scenario/testing or

@@ -34,6 +34,7 @@ from catk_sim.tokens import MotionVocabulary
 from policies.checkpoint import load_any_checkpoint, load_checkpoint
 from policies.ego_gmm.model import EgoGMM
 from policies.ego_gmm.policy import EgoGMMPolicy
+from policies.pretrained import PRETRAINED
 from policies.registry import make_policy
 from policies.smart.model import SMART
 from policies.smart.policy import SMARTPolicy, TopK
@@ -132,8 +133,9 @@ def load_policy(name: str, config: RolloutConfig, device: torch.device) -> Polic
     Raises:
         ValueError: There is neither such a folder nor such a name, or what is there is no policy.
     """
-    if Path(name).is_dir():
-        return sampled(load_checkpoint(name).to(device), config)
+    folder = Path(name) if Path(name).is_dir() else PRETRAINED.get(name)
+    if folder is not None:
+        return sampled(load_checkpoint(folder).to(device), config)
     if ":" in name:
         spec, options = parse_planner(name)
         made = load_planner(spec, **options)

@@ -45,6 +45,33 @@ def demo() -> CatKConfig:
     )
 
 
+def pretrained() -> CatKConfig:
+    """A stage of the policy that ships, `smart_nano` (1.2M): generated scenarios, a CPU.
+
+    policies/pretrained/README.md tells how its stages follow on each other.
+    """
+    return CatKConfig(
+        data="synthetic:640",
+        validation_data="synthetic:32:1",
+        model=SMARTConfig.preset("nano"),
+        k=128,
+        bc=FitConfig(
+            num_steps=1000,
+            validate_every=250,
+            save_every=100,
+            optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
+        ),
+        catk=FitConfig(
+            num_steps=300,
+            validate_every=100,
+            save_every=50,
+            optimizer=OptimizerConfig(learning_rate=5e-4, final_ratio=0.05, warmup_steps=15),
+        ),
+        rollouts=RolloutConfig(num_rollouts=4, max_scenarios=32),
+        output=Path("runs/pretrained_catk"),
+    )
+
+
 def debug() -> CatKConfig:
     """Seconds: the same steps on next to nothing. For tests and for a first look at own data."""
     return CatKConfig(
@@ -239,6 +266,7 @@ CATK_PRESETS = {
     preset.__name__: preset
     for preset in (
         demo,
+        pretrained,
         debug,
         few_scenes,
         smart_nano_catk,

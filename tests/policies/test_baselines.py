@@ -12,11 +12,12 @@ from catk_sim.dynamics import TokenDynamics
 from catk_sim.rollout import Policy, rollout, sim_agents
 from catk_sim.simulator import Simulator
 from catk_sim.tokens import MotionVocabulary
+from policies.pretrained import PRETRAINED
 from policies.registry import POLICIES, make_policy
 from tests import scenes
 
-NAMES = sorted(POLICIES)
-DETERMINISTIC = sorted(set(POLICIES) - {"random_token"})
+NAMES = sorted(set(POLICIES) - set(PRETRAINED))
+DETERMINISTIC = sorted(set(NAMES) - {"random_token"})
 
 
 def policy_of(name: str) -> Policy[Any]:
