@@ -1,11 +1,15 @@
 """The notebooks run from top to bottom on generated scenes, and are committed without outputs."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
+jupyter_client = pytest.importorskip("jupyter_client")
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -27,15 +31,29 @@ def test_a_notebook_makes_one_claim_in_few_cells_without_outputs(path: Path) -> 
         assert cell.get("execution_count") is None
 
 
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One for all notebooks: most of their time would be its start, and importing torch."""
+    variables = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+    manager = jupyter_client.KernelManager()
+    manager.start_kernel(
+        env={**os.environ, **variables}, cwd=str(tmp_path_factory.mktemp("notebooks"))
+    )
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        monkeypatch.setenv(variable, "1")
-    monkeypatch.setenv("MPLBACKEND", "agg")
+def test_a_notebook_runs(path: Path, tmp_path: Path, kernel: Any) -> None:
     notebook = nbformat.read(path, as_version=4)
+    # Without what the notebook before it defined, and wrote.
+    fresh = f"%reset -f\n%cd -q {tmp_path}"
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(fresh))
 
-    client = nbclient.NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
-    )
-    client.execute()
+    client = nbclient.NotebookClient(notebook, km=kernel, timeout=300)
+    try:
+        client.execute()
+    finally:
+        if client.kc is not None:
+            client.kc.stop_channels()
