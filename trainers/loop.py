@@ -25,7 +25,7 @@ from trainers.distributed import (
     sum_over_ranks,
     world_size,
 )
-from trainers.optimizer import learning_rate, make_optimizer, set_learning_rate
+from trainers.optimizer import AdamW, learning_rate
 from trainers.resume import Progress, load_training_state, save_training_state
 from trainers.run_log import RunLog
 from trainers.seeds import seed_of
@@ -79,7 +79,7 @@ def fit(model: nn.Module, stage: Stage[Batch]) -> None:
         FloatingPointError: The loss is not finite.
         ValueError: The processes do not find the same state.
     """
-    optimizer = make_optimizer(stage.parameters(), stage.config.optimizer)
+    optimizer = AdamW(stage.parameters(), stage.config.optimizer)
     first = step = _restore(model, optimizer, stage)
     objective = _objective(model, stage)
     batches = stage.batches(first)
@@ -100,7 +100,7 @@ def fit(model: nn.Module, stage: Stage[Batch]) -> None:
                 raise KeyboardInterrupt
 
 
-def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, stage: Stage[Batch]) -> int:
+def _restore(model: nn.Module, optimizer: AdamW, stage: Stage[Batch]) -> int:
     step = load_training_state(stage.folder, model, optimizer, stage.fingerprint)
     steps = gather_shares([step])
     if len(set(steps)) > 1:
@@ -139,7 +139,7 @@ def _objective(model: nn.Module, stage: Stage[Batch]) -> nn.Module:
 
 def _train_step(
     objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
     parts: Sequence[Batch],
     stage: Stage[Batch],
     step: int,
@@ -148,10 +148,10 @@ def _train_step(
     # the rank, so that each process drops other units.
     torch.manual_seed(seed_of(stage.seed, stage.name, step) + rank())
     rate = learning_rate(step, stage.config.num_steps, stage.config.optimizer)
-    set_learning_rate(optimizer, rate)
+    optimizer.learning_rate = rate
     objective.train()
     numbers = _add_gradients(objective, parts, stage.autocast)
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    trained = optimizer.parameters
     for parameter in trained:
         if parameter.grad is not None:
             # A sum over moves, divided by the world size, becomes their mean.
@@ -164,7 +164,7 @@ def _train_step(
         )
     optimizer.step()
     # Validation has better use for the memory.
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     return {"gradient_norm": norm.item(), "learning_rate": rate, **numbers}
 
 

@@ -5,12 +5,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from catk_sim.datasets.whole_file import whole_file
+from trainers.optimizer import AdamW
 
 STATE_FILE = "training_state.safetensors"
 
@@ -29,7 +29,7 @@ class Progress:
 
 
 def save_training_state(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    folder: Path, model: nn.Module, optimizer: AdamW, progress: Progress
 ) -> None:
     """Saves weights, optimiser and step in one file, all or nothing.
 
@@ -37,9 +37,9 @@ def save_training_state(
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
+    for index, state in optimizer.state_dict().items():
         for name, value in state.items():
-            tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+            tensors[f"optimizer.{index}.{name}"] = value
     metadata = {"step": str(progress.step), "fingerprint": progress.fingerprint}
     # Parameters that share memory cannot be saved by safetensors; clones can.
     clones = {name: value.detach().clone() for name, value in tensors.items()}
@@ -47,9 +47,7 @@ def save_training_state(
         save_file(clones, unfinished, metadata)
 
 
-def load_training_state(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
-) -> int:
+def load_training_state(folder: Path, model: nn.Module, optimizer: AdamW, fingerprint: str) -> int:
     """Restores a stage and returns the number of steps it has taken; 0 if there is none.
 
     Raises:
@@ -75,13 +73,12 @@ def load_training_state(
     return int(metadata["step"])
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def _load_optimizer(optimizer: AdamW, tensors: dict[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
-    whole = optimizer.state_dict()
-    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+    optimizer.load_state_dict(state)
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 
 class RunLog:
     """Writes each record to `log.jsonl` and its numbers to TensorBoard.
@@ -23,6 +21,9 @@ class RunLog:
         self._path = folder / "log.jsonl"
         self._forget_after(step)
         self._file = self._path.open("a")
+        # Here, since TensorBoard is for those who train.
+        from torch.utils.tensorboard import SummaryWriter
+
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
     def write(self, step: int, **numbers: float) -> None:

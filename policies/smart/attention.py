@@ -10,10 +10,19 @@ from torch import Tensor, nn
 
 from policies.smart.config import SMARTConfig
 from policies.smart.edges import HeadEdges
-from policies.smart.layers import Memo, ParametersOf
+from policies.smart.layers import FeedForward, Memo, ParametersOf
 from policies.smart.linear import Linear, linear
-from policies.smart.native.attention import EdgeList, RelationWeights, attend, fits, gather
+from policies.smart.native.attention import (
+    EdgeList,
+    RelationWeights,
+    attend,
+    attend_unfinished,
+    fits,
+    gather,
+)
 from policies.smart.native.encoding import Layer
+from policies.smart.native.layer import LayerWeights, enter, leave
+from policies.smart.native.layer import fits as fits_layer
 from policies.smart.native.library import takes
 from policies.smart.relation import Relation
 
@@ -63,20 +72,14 @@ class RelationalAttention(nn.Module):
         self.skip = Linear(hidden_dim, attention_dim)
         self.gate = Linear(attention_dim + hidden_dim, attention_dim)
         self.out = Linear(attention_dim, hidden_dim)
-        self.feed_forward = nn.Sequential(
-            nn.LayerNorm(hidden_dim),
-            Linear(hidden_dim, 4 * hidden_dim),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-            Linear(4 * hidden_dim, hidden_dim),
-            nn.LayerNorm(hidden_dim),
-        )
+        self.feed_forward = FeedForward(hidden_dim, dropout)
         self._folded: Memo[_Folded] = Memo()
-        self._relation_weights: Memo[RelationWeights] = Memo()
+        self._weights: Memo[tuple[LayerWeights, RelationWeights]] = Memo()
         self._foldable = ParametersOf(
             *(self.query, self.key, self.value, self.skip, self.gate),
             *(self.relation_key, self.relation_value, self.norm_relation),
         )
+        self._everything = ParametersOf(self)
 
     @classmethod
     def from_config(cls, config: SMARTConfig, *, is_bipartite: bool) -> "RelationalAttention":
@@ -113,6 +116,9 @@ class RelationalAttention(nn.Module):
         Returns:
             Features, and the destinations' own keys and values, unless sources are of another kind.
         """
+        edges = self._edges_without_gradient(destinations, relation)
+        if edges is not None:
+            return self._forward_natively(destinations, relation, edges, keys_values)
         folded = self._fold()
         projected = linear(self.norm(destinations), folded.project, folded.project_bias)
         # Parts of it have the strides of the whole, so that it must be cast as a whole.
@@ -120,7 +126,8 @@ class RelationalAttention(nn.Module):
         width = self.num_heads * self.head_dim
         query, skip, gate = projected[:, : 3 * width].chunk(3, dim=1)
         own = projected[:, 3 * width :]
-        gathered = self._gather(query, own if keys_values is None else keys_values, relation)
+        sources = own if keys_values is None else keys_values
+        gathered = self._gather(query, sources, relation, folded)
         gate = torch.sigmoid(gate + linear(gathered, folded.gate))
         gathered = torch.lerp(gathered, skip, gate)
         destinations = destinations + self.norm_out(self.out(gathered))
@@ -130,7 +137,7 @@ class RelationalAttention(nn.Module):
         return self._folded(partial(_Folded.of, self), self._foldable)
 
     def _gather(
-        self, query: Tensor, keys_values: Tensor, relation: Relation
+        self, query: Tensor, keys_values: Tensor, relation: Relation, folded: "_Folded"
     ) -> Float[Tensor, "destinations attention"]:
         """Returns the attended values; zero for destinations without neighbours."""
         neighbors = relation.neighbors
@@ -138,10 +145,12 @@ class RelationalAttention(nn.Module):
             return torch.zeros_like(query)
         dropout = self.dropout if self.training else 0.0
         edges = relation.edge_list if self._is_native(query) else None
-        if edges is not None and not torch.is_grad_enabled() and not dropout:
-            return self._gather_natively(query, keys_values, relation, edges)
-        folded, gathered = self._fold(), torch.zeros_like(query)
+        gathered = torch.zeros_like(query)
         query = query.index_select(0, neighbors.destination)
+        autocast = torch.is_autocast_enabled(query.device.type)
+        if edges is not None and relation.unfinished and not autocast:
+            value = self._attend_unfinished(query, keys_values, relation, edges, dropout, folded)
+            return gathered.index_copy(0, neighbors.destination, value)
         heads = query.unflatten(-1, (self.num_heads, self.head_dim)).transpose(0, 1)
         relation_query = torch.bmm(heads, folded.relation_key).transpose(0, 1)
         # It multiplies into given memory, which autocast would not convert.
@@ -159,39 +168,97 @@ class RelationalAttention(nn.Module):
         value = value_sum + value.flatten(1)
         return gathered.index_copy(0, neighbors.destination, value.to(gathered.dtype))
 
-    def _gather_natively(
-        self, query: Tensor, keys_values: Tensor, relation: Relation, edges: EdgeList
-    ) -> Float[Tensor, "destinations attention"]:
+    def _edges_without_gradient(self, destinations: Tensor, relation: Relation) -> EdgeList | None:
+        """Returns the edges, if all of the layer can be done by native kernels."""
+        if torch.is_grad_enabled() or (self.training and self.dropout):
+            return None
+        if torch.is_autocast_enabled(destinations.device.type):
+            return None
+        return relation.edge_list if self._is_native(destinations) else None
+
+    def _forward_natively(
+        self,
+        destinations: Tensor,
+        relation: Relation,
+        edges: EdgeList,
+        keys_values: Tensor | None,
+    ) -> tuple[Float[Tensor, "destinations hidden"], Float[Tensor, "destinations own"]]:
         unfinished = relation.unfinished
         layer = unfinished[0].layer if unfinished else None
         behind = (layer.weight, layer.bias) if layer is not None else ()
-        weights = self._relation_weights(
-            partial(self._put_behind, layer), (*self._foldable, *behind)
+        weights, relation_weights = self._weights(
+            partial(self._pack, layer), (*self._everything, *behind)
         )
+        projected = enter(weights, destinations)
+        width = self.num_heads * self.head_dim
+        query, own = projected[:, :width], projected[:, 3 * width :]
+        gathered = query.new_zeros(query.shape)
         encodings = [part.features for part in unfinished] or relation.normalised
-        return gather(
-            query,
-            keys_values,
-            edges,
-            relation.neighbors.destination,
-            [encoding.to(query.dtype) for encoding in encodings],
-            [part.scale for part in unfinished],
-            weights,
-        )
+        if len(relation.neighbors.destination):
+            gathered = gather(
+                query,
+                own if keys_values is None else keys_values,
+                edges,
+                relation.neighbors.destination,
+                [encoding.to(query.dtype) for encoding in encodings],
+                [part.scale for part in unfinished],
+                relation_weights,
+            )
+        return leave(weights, destinations, projected, gathered), own
 
-    def _put_behind(self, layer: Layer | None) -> RelationWeights:
+    def _pack(self, layer: Layer | None) -> tuple[LayerWeights, RelationWeights]:
         folded = self._fold()
-        return RelationWeights.behind(
+        norm, first, _, _, second, norm_behind = self.feed_forward
+        assert isinstance(norm, nn.LayerNorm)
+        assert isinstance(norm_behind, nn.LayerNorm)
+        linears = [
+            *((folded.project, folded.project_bias), (folded.gate, None)),
+            *((part.weight, part.bias) for part in (self.out, first, second)),
+        ]
+        weights = LayerWeights.pack(linears, [self.norm, self.norm_out, norm, norm_behind])
+        relation_weights = RelationWeights.behind(
             layer,
             key=folded.relation_key,
             value=folded.relation_value.mT,
             bias=folded.relation_bias,
         )
+        return weights, relation_weights
+
+    def _attend_unfinished(
+        self,
+        query: Tensor,
+        keys_values: Tensor,
+        relation: Relation,
+        edges: EdgeList,
+        dropout: float,
+        folded: "_Folded",
+    ) -> Float[Tensor, "rows attention"]:
+        """Learns behind the last layer of encodings that learns nothing."""
+        layer = relation.unfinished[0].layer
+        heads = query.unflatten(-1, (self.num_heads, self.head_dim)).transpose(0, 1)
+        relation_query = torch.bmm(heads, folded.relation_key @ layer.weight)
+        bias = torch.bmm(heads, (folded.relation_key @ layer.bias)[..., None])
+        value_sum, relation_sum, total, scale_sum = attend_unfinished(
+            query,
+            relation_query.transpose(0, 1),
+            bias[..., 0].T,
+            keys_values,
+            edges,
+            relation.unfinished,
+            dropout=dropout,
+        )
+        relation_value = folded.relation_value.mT
+        value = torch.bmm(relation_sum.transpose(0, 1), (relation_value @ layer.weight).mT)
+        value = torch.addcmul(value.transpose(0, 1), total, folded.relation_bias)
+        value = torch.addcmul(value, scale_sum[..., None], relation_value @ layer.bias)
+        return value_sum + value.flatten(1)
 
     def _is_native(self, query: Tensor) -> bool:
         """Tells whether native kernels work on this layer."""
         hidden_dim = self.norm.normalized_shape[0]
-        return takes(query) and fits(self.num_heads, hidden_dim, self.head_dim)
+        width = self.num_heads * self.head_dim
+        is_whole = fits_layer(width, 5 * width, hidden_dim)
+        return takes(query) and is_whole and fits(self.num_heads, hidden_dim, self.head_dim)
 
 
 def split_blocks(

@@ -4,7 +4,6 @@ import inspect
 from pathlib import Path
 
 import pytest
-import torch
 
 from catk_sim.tokens import MotionVocabulary
 from catk_sim.tokens.cleaning import train_mask
@@ -16,7 +15,6 @@ from trainers.configs import (
     FitConfig,
     OptimizerConfig,
 )
-from trainers.optimizer import make_optimizer
 from trainers.presets import BC_PRESETS, CATK_PRESETS
 from trainers.scenes import SDC_RADIUS
 
@@ -102,11 +100,6 @@ def test_agents_are_hidden_and_learnt_by_the_papers_distances() -> None:
         for name, parameter in inspect.signature(train_mask).parameters.items()
     }
     assert (defaults["radius"], defaults["min_future_steps"]) == (100.0, 5)
-
-
-def test_the_optimiser_is_adamw_as_torch_sets_it() -> None:
-    [group] = make_optimizer([torch.nn.Parameter(torch.zeros(1))], OptimizerConfig()).param_groups
-    assert (group["betas"], group["eps"]) == ((0.9, 0.999), 1e-8)
 
 
 def test_a_stage_of_its_own_has_a_folder_of_its_own() -> None:

@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 from policies.smart.model import SMART
 from tests.trainers.test_cli import TINY
 from trainers import catk
 from trainers.cli import parse_preset
-from trainers.configs import CatKConfig, FitConfig
+from trainers.configs import CatKConfig, FitConfig, OptimizerConfig
 from trainers.losses import score_moves
+from trainers.optimizer import AdamW
 from trainers.presets import CATK_PRESETS
 from trainers.resume import Progress, load_training_state, save_training_state
 
@@ -63,7 +63,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(
 
 
 def test_a_state_of_another_run_is_refused(model: SMART, tmp_path: Path) -> None:
-    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer = AdamW(model.parameters(), OptimizerConfig())
     save_training_state(tmp_path, model, optimizer, Progress(step=3, fingerprint="one"))
     assert load_training_state(tmp_path, model, optimizer, "one") == 3
     with pytest.raises(ValueError, match="other settings: wanted fingerprint two, got one"):
@@ -72,12 +72,13 @@ def test_a_state_of_another_run_is_refused(model: SMART, tmp_path: Path) -> None
 
 def test_a_stage_without_a_state_starts_at_its_beginning(tmp_path: Path) -> None:
     network = nn.Linear(1, 1)
-    assert load_training_state(tmp_path, network, torch.optim.AdamW(network.parameters()), "") == 0
+    optimizer = AdamW(network.parameters(), OptimizerConfig())
+    assert load_training_state(tmp_path, network, optimizer, "") == 0
 
 
 def test_a_state_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     network = nn.Linear(1, 1)
-    optimizer = torch.optim.AdamW(network.parameters())
+    optimizer = AdamW(network.parameters(), OptimizerConfig())
     save_training_state(tmp_path, network, optimizer, Progress(step=1, fingerprint=""))
     path = tmp_path / "training_state.safetensors"
     path.write_bytes(path.read_bytes()[:-8])

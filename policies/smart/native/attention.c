@@ -12,6 +12,8 @@
 
 /* Neighbours ahead of the one that is worked on, whose features are fetched from memory. */
 #define AHEAD 8
+/* Edges ahead, whose encodings are fetched: these are read one after the other. */
+#define FAR 16
 
 /* Sizes of a layer, the same for all rows. */
 struct sizes {
@@ -30,19 +32,37 @@ INLINE int64_t part_of(struct sizes size, int head, int64_t part) {
 /* Gives each head of a row parts of its own, with zeros where these are another head's. */
 INLINE void spread(int heads, struct sizes size, const float *row, float *to) {
     int64_t width = parts(size) * WIDTH;
+    memset(to, 0, sizeof(float) * heads * width);
     for (int head = 0; head < heads; head++) {
-        for (int64_t i = 0; i < width; i++) {
-            int64_t place = part_of(size, head, 0) + i;
-            to[head * width + i] = place / size.head_dim == head ? row[place] : 0.0f;
-        }
+        int64_t place = head * size.head_dim;
+        for (int64_t i = 0; i < size.head_dim; i++)
+            to[head * width + place - part_of(size, head, 0) + i] = row[place + i];
     }
 }
 
+/* The scales of as many edges as fit, once for each head; 0 behind the last edge. */
+INLINE vec scales_from(int heads, const float *scale, int64_t first, int64_t count) {
+    vec scales = all(scale[first]);
+    UNROLL for (int e = 1; e < WIDTH / heads; e++) {
+        float next = first + e < count ? scale[first + e] : 0;
+        scales = choose((ivec){LANES} / heads == e, all(next), scales);
+    }
+    return scales;
+}
+
+/* A number of each head, as often as it fits. */
+INLINE vec repeat(int heads, const float *number) {
+    float numbers[WIDTH];
+    UNROLL for (int i = 0; i < WIDTH; i++) numbers[i] = number[i % heads];
+    return load(numbers);
+}
+
 /* Multiplies a row, head by head, with the features of its sources, and another with the encodings,
-   and adds the two. `to` has the heads of an edge side by side, and room for WIDTH numbers more. */
+   and adds the two, and `bias` times the scale of each edge if there are scales. `to` has the heads
+   of an edge side by side, and room for WIDTH numbers more. */
 INLINE void multiply(int heads, struct sizes size, int64_t count, const int32_t *source,
                      const float *table, const float *encoding, const float *row,
-                     const float *relation_row, float *to) {
+                     const float *relation_row, const float *scale, vec bias, float *to) {
     const int edges = WIDTH / heads;
     int64_t width = parts(size) * WIDTH;
     for (int64_t first = 0; first < count; first += edges) {
@@ -56,6 +76,8 @@ INLINE void multiply(int heads, struct sizes size, int64_t count, const int32_t 
             source_of[e] = table + source[edge] * size.stride;
             for (int64_t i = 0; i < heads * size.head_dim; i += LINE)
                 __builtin_prefetch(table + source[ahead] * size.stride + i);
+            for (int64_t i = 0; i < size.hidden; i += LINE)
+                __builtin_prefetch(relation_of[e] + FAR * size.hidden + i);
         }
         UNROLL for (int i = 0; i < WIDTH; i++) sum[i] = (vec){0};
         for (int64_t part = 0; part < parts(size); part++) {
@@ -77,7 +99,9 @@ INLINE void multiply(int heads, struct sizes size, int64_t count, const int32_t 
                 UNROLL for (int e = 0; e < edges; e++) sum[e * heads + h] += factor * relation[e];
             }
         }
-        store(to + first * heads, sums_within(sum));
+        vec total = sums_within(sum);
+        if (scale) total += scales_from(heads, scale, first, count) * bias;
+        store(to + first * heads, total);
     }
 }
 
@@ -125,29 +149,30 @@ INLINE void sum_rows(int heads, struct sizes size, int64_t count, const int32_t 
             UNROLL for (int h = 0; h < heads; h++)
                 sum[h] += factor[h] * load(from + part_of(size, h, part));
         }
-        for (int h = 0; h < heads; h++) {
+        UNROLL for (int h = 0; h < heads; h++) {
+            float numbers[WIDTH];
+            store(numbers, sum[h]);
             int64_t place = h * size.head_dim + part * WIDTH;
-            for (int64_t i = 0; i < width; i++) to[place + i] = sum[h][(place + i) % WIDTH];
+            for (int64_t i = 0; i < width; i++) to[place + i] = numbers[(place + i) % WIDTH];
         }
     }
 }
 
-/* e to the power of numbers that are not positive, to 2 units in the last place; NaN stays NaN. */
-INLINE vec exponential(vec x) {
-    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number. */
-    x = choose(x < -87.0f, all(-87.0f), x);
-    vec shifted = x * 1.44269504f + magic;
-    vec whole = shifted - magic;
-    x = x - whole * 0.693359375f;
-    x = x - whole * -2.12194440e-4f;
-    vec power = all(1.9875691500e-4f); /* The coefficients of Cephes' expf. */
-    power = power * x + 1.3981999507e-3f;
-    power = power * x + 8.3334519073e-3f;
-    power = power * x + 4.1665795894e-2f;
-    power = power * x + 1.6666665459e-1f;
-    power = power * x + 5.0000001201e-1f;
-    power = power * x * x + x + 1.0f;
-    return (vec)((ivec)power + ((ivec)shifted << 23));
+/* Sums the numbers of each head, for all places of the head. */
+INLINE vec sum_heads(int heads, vec value) {
+    for (int shift = WIDTH / 2; shift >= heads; shift /= 2) value += rotate(value, shift);
+    return value;
+}
+
+/* Sums, for each head, scales times numbers of the edges. The numbers end as `multiply` ends. */
+INLINE void sum_scales(int heads, int64_t count, const float *scale, const float *number,
+                       float *to) {
+    vec sum = {0};
+    for (int64_t edge = 0; edge < count; edge += WIDTH / heads)
+        sum += scales_from(heads, scale, edge, count) * load(number + edge * heads);
+    float sums[WIDTH];
+    store(sums, sum_heads(heads, sum));
+    memcpy(to, sums, sizeof(float) * heads);
 }
 
 /* Turns the scores of a row's edges into weights, head by head. Head h has every number whose
@@ -160,17 +185,16 @@ INLINE void softmax(int heads, int64_t count, float *score) {
         vec some = load(score + i);
         largest = choose(some > largest, some, largest);
     }
-    for (int i = heads; i < WIDTH; i++)
-        largest[i % heads] = largest[i] > largest[i % heads] ? largest[i] : largest[i % heads];
-    for (int i = heads; i < WIDTH; i++) largest[i] = largest[i % heads];
+    for (int shift = WIDTH / 2; shift >= heads; shift /= 2) {
+        vec other = rotate(largest, shift);
+        largest = choose(other > largest, other, largest);
+    }
     for (int64_t i = 0; i < numbers; i += WIDTH) {
         vec weight = exponential(load(score + i) - largest);
         total += weight;
         store(score + i, weight);
     }
-    for (int i = heads; i < WIDTH; i++) total[i % heads] += total[i];
-    for (int i = heads; i < WIDTH; i++) total[i] = total[i % heads];
-    total = 1.0f / total;
+    total = 1.0f / sum_heads(heads, total);
     for (int64_t i = 0; i < numbers; i += WIDTH) store(score + i, load(score + i) * total);
 }
 
@@ -202,6 +226,7 @@ struct attention {
     const int64_t *starts;            /* The first edge of each row, and where the last row ends. */
     const int32_t *source;            /* Of each edge. */
     const float *const *encoding;     /* Of the first edge of each row. */
+    const float *const *scale;        /* The same, or null; see `gather` and `attend`. */
     const float *keys, *values;       /* Of source 0. */
     const float *query;
     int64_t query_stride;             /* From row to row. */
@@ -211,10 +236,11 @@ struct attention {
     const int64_t *destination;       /* Of each row: which query is its, and where its sum goes. */
     const float *relation_key, *relation_value; /* Of each head: `head_dim` rows of `hidden`. */
     const float *relation_bias;
-    const float *const *scale;        /* What of the first edge of each row, or null, */
-    const float *key_bias, *value_bias; /* these are multiplied by. */
+    const float *key_bias, *value_bias; /* What is multiplied by the scale of an edge. */
     float *gathered;
     /* `attend` and its gradient. */
+    const float *bias;                /* Of each row and head: what scales are multiplied by. */
+    float *scale_sum;                 /* Sums of scales, times weights after dropout. */
     float *weights;                   /* Of each edge and head, before dropout. */
     float *value_sum, *relation_sum;
     float *total;                     /* Sums of weights after dropout, if there is any. */
@@ -222,6 +248,8 @@ struct attention {
     const float *by_value_sum;
     const float *by_relation_sum;
     const float *by_total;
+    const float *by_scale_sum;
+    float *by_bias;
     float *by_score;                  /* Of each edge and head. */
     float *dropped;                   /* Weights after dropout; the weights if there is none. */
     float *by_query, *by_relation_query;
@@ -263,9 +291,11 @@ INLINE int attend_heads(int heads, struct attention a, int64_t begin, int64_t en
     for (int64_t row = begin; row < end; row++) {
         int64_t first = a.starts[row], count = a.starts[row + 1] - first;
         const int32_t *source = a.source + first;
+        const float *scale = a.bias ? a.scale[row] : NULL;
         spread(heads, a.size, a.query + row * a.query_stride, query);
         multiply(heads, a.size, count, source, a.keys, a.encoding[row], query,
-                 a.relation_query + row * a.relation_stride, weight);
+                 a.relation_query + row * a.relation_stride, scale,
+                 scale ? repeat(heads, a.bias + row * heads) : all(0), weight);
         softmax(heads, count, weight);
         if (a.weights) memcpy(a.weights + first * heads, weight, sizeof(float) * count * heads);
         if (a.total) {
@@ -275,6 +305,7 @@ INLINE int attend_heads(int heads, struct attention a, int64_t begin, int64_t en
             for (int64_t i = 0; i < count * heads; i++)
                 total[i % heads] += weight[i] *= room.kept[i];
         }
+        if (scale) sum_scales(heads, count, scale, weight, a.scale_sum + row * heads);
         sum_encodings(heads, a.size, count, a.encoding[row], weight,
                       a.relation_sum + row * a.relation_stride);
         sum_rows(heads, a.size, count, source, a.values, NULL, weight, a.value_sum + row * features);
@@ -283,86 +314,136 @@ INLINE int attend_heads(int heads, struct attention a, int64_t begin, int64_t en
     return 0;
 }
 
-/* Multiplies each head of a query with its matrix. */
-INLINE void project(int heads, struct sizes size, const float *query, const float *matrix,
-                    float *to) {
+/* Rows that are multiplied with a matrix together, so that it is seldom read. */
+#define BLOCK 4
+
+/* Multiplies each head of some queries with `columns` times WIDTH columns of its matrix. */
+INLINE void project_columns(int heads, int columns, struct sizes size, const float *const *query,
+                            const float *matrix, float *to) {
     for (int h = 0; h < heads; h++) {
-        const float *row = query + h * size.head_dim;
-        const float *of_head = matrix + h * size.head_dim * size.hidden;
-        for (int64_t i = 0; i < size.hidden; i += WIDTH) {
-            vec sum = {0};
-            for (int64_t j = 0; j < size.head_dim; j++)
-                sum += row[j] * load(of_head + j * size.hidden + i);
-            store(to + h * size.hidden + i, sum);
+        vec sum[BLOCK * WIDTH];
+        UNROLL for (int i = 0; i < BLOCK * columns; i++) sum[i] = (vec){0};
+        for (int64_t j = h * size.head_dim; j < (h + 1) * size.head_dim; j++) {
+            UNROLL for (int c = 0; c < columns; c++) {
+                vec column = load(matrix + j * size.hidden + c * WIDTH);
+                UNROLL for (int r = 0; r < BLOCK; r++)
+                    sum[r * columns + c] += query[r][j] * column;
+            }
         }
+        UNROLL for (int i = 0; i < BLOCK * columns; i++)
+            store(to + (i / columns * heads + h) * size.hidden + i % columns * WIDTH, sum[i]);
     }
 }
 
-/* Adds each head of some relations, multiplied with the transpose of its matrix. */
-INLINE void add_projected(int heads, struct sizes size, const float *relation, const float *matrix,
-                          float *to) {
-    for (int64_t first = 0; first < heads * size.head_dim; first += WIDTH) {
+INLINE void project(int heads, struct sizes size, const float *const *query, const float *matrix,
+                    float *to) {
+    const int columns = WIDTH / BLOCK;
+    int64_t i = 0;
+    for (; i + columns * WIDTH <= size.hidden; i += columns * WIDTH)
+        project_columns(heads, columns, size, query, matrix + i, to + i);
+    for (; i < size.hidden; i += WIDTH)
+        project_columns(heads, 1, size, query, matrix + i, to + i);
+}
+
+/* Adds each head of some relations, multiplied with the transpose of its matrix, to some rows. */
+INLINE void add_projected(int heads, struct sizes size, int64_t rows, const float *relation,
+                          const float *matrix, float *const *to) {
+    const int features = WIDTH / BLOCK;
+    int64_t of_row = heads * size.hidden;
+    for (int64_t first = 0; first < heads * size.head_dim; first += features) {
+        const float *of_head[WIDTH];
         vec sum[WIDTH];
-        UNROLL for (int j = 0; j < WIDTH; j++) sum[j] = (vec){0};
+        UNROLL for (int j = 0; j < features; j++)
+            of_head[j] = relation + (first + j) / size.head_dim * size.hidden;
+        UNROLL for (int i = 0; i < WIDTH; i++) sum[i] = (vec){0};
         for (int64_t i = 0; i < size.hidden; i += WIDTH) {
-            UNROLL for (int j = 0; j < WIDTH; j++)
-                sum[j] += load(relation + (first + j) / size.head_dim * size.hidden + i) *
-                          load(matrix + (first + j) * size.hidden + i);
+            UNROLL for (int j = 0; j < features; j++) {
+                vec column = load(matrix + (first + j) * size.hidden + i);
+                UNROLL for (int r = 0; r < BLOCK; r++)
+                    sum[r * features + j] += column * load(of_head[j] + r * of_row + i);
+            }
         }
-        store(to + first, load(to + first) + sums_within(sum));
+        float numbers[WIDTH];
+        store(numbers, sums_within(sum));
+        for (int64_t r = 0; r < rows; r++) {
+            UNROLL for (int j = 0; j < features; j++)
+                to[r][first + j] += numbers[r * features + j];
+        }
     }
 }
 
-/* What a constant in the encodings, times a scale for each edge, adds to the scores. */
-INLINE void add_bias(int heads, struct sizes size, int64_t count, const float *scale,
-                     const float *query, const float *bias, float *score) {
-    float product[WIDTH] = {0};
-    for (int64_t i = 0; i < heads * size.head_dim; i++)
-        product[i / size.head_dim] += query[i] * bias[i];
-    for (int64_t edge = 0; edge < count; edge++)
-        for (int h = 0; h < heads; h++) score[edge * heads + h] += scale[edge] * product[h];
+/* Multiplies each head of a row, which is spread, with that of another. */
+INLINE vec multiply_heads(int heads, struct sizes size, const float *row, const float *other) {
+    int64_t width = parts(size) * WIDTH;
+    vec sum[WIDTH];
+    UNROLL for (int h = 0; h < heads; h++) {
+        sum[h] = (vec){0};
+        for (int64_t part = 0; part < parts(size); part++)
+            sum[h] += load(row + h * width + part * WIDTH) * load(other + part_of(size, h, part));
+    }
+    UNROLL for (int i = heads; i < WIDTH; i++) sum[i] = sum[i - heads];
+    return sums_within(sum);
 }
 
-/* What it adds to the sums. */
-INLINE void sum_bias(int heads, struct sizes size, int64_t count, const float *scale,
-                     const float *weight, const float *bias, float *to) {
-    float sum[WIDTH] = {0};
-    for (int64_t edge = 0; edge < count; edge++)
-        for (int h = 0; h < heads; h++) sum[h] += scale[edge] * weight[edge * heads + h];
-    for (int64_t i = 0; i < heads * size.head_dim; i++) to[i] += sum[i / size.head_dim] * bias[i];
+/* Adds to a row what is the same for all, and what is the same but for each edge's scale. */
+INLINE void add_biases(int heads, struct attention a, int64_t count, const float *scale,
+                       const float *weight, float *to) {
+    float scaled[WIDTH] = {0};
+    if (scale) sum_scales(heads, count, scale, weight, scaled);
+    for (int h = 0; h < heads; h++) {
+        for (int64_t i = h * a.size.head_dim; i < (h + 1) * a.size.head_dim; i++) {
+            to[i] += a.relation_bias[i];
+            if (scale) to[i] += scaled[h] * a.value_bias[i];
+        }
+    }
+}
+
+/* Attends to the edges of a row. `relation` is what encodings are multiplied with, for each head;
+   there their sums go. */
+INLINE void gather_row(int heads, struct attention a, int64_t row, struct room room,
+                       const float *query, float *relation, float *to) {
+    int64_t first = a.starts[row], count = a.starts[row + 1] - first;
+    const int32_t *source = a.source + first;
+    const float *scale = a.scale ? a.scale[row] : NULL;
+    float *weight = room.number;
+    spread(heads, a.size, query, room.spread);
+    vec bias = scale ? multiply_heads(heads, a.size, room.spread, a.key_bias) : all(0);
+    multiply(heads, a.size, count, source, a.keys, a.encoding[row], room.spread, relation, scale,
+             bias, weight);
+    softmax(heads, count, weight);
+    sum_encodings(heads, a.size, count, a.encoding[row], weight, relation);
+    sum_rows(heads, a.size, count, source, a.values, NULL, weight, to);
+    add_biases(heads, a, count, scale, weight, to);
 }
 
 /* Attends without a gradient: from queries to sums, with what is between in the cache. */
 INLINE int gather_heads(int heads, struct attention a, int64_t begin, int64_t end) {
     int64_t features = heads * a.size.head_dim, hidden = heads * a.size.hidden;
     struct room room = make_room(a, begin, end);
-    float *relation_query = malloc(sizeof(float) * 2 * hidden);
-    if (!room.spread || !relation_query) {
+    float *relation = malloc(sizeof(float) * BLOCK * hidden);
+    if (!room.spread || !relation) {
         free(room.spread);
-        free(relation_query);
+        free(relation);
         return 1;
     }
-    float *query = room.spread, *weight = room.number, *relation_sum = relation_query + hidden;
     a.size.head_stride = a.size.hidden;
-    for (int64_t row = begin; row < end; row++) {
-        int64_t first = a.starts[row], count = a.starts[row + 1] - first;
-        const int32_t *source = a.source + first;
-        const float *from = a.query + a.destination[row] * a.query_stride;
-        float *to = a.gathered + a.destination[row] * features;
-        spread(heads, a.size, from, query);
-        project(heads, a.size, from, a.relation_key, relation_query);
-        multiply(heads, a.size, count, source, a.keys, a.encoding[row], query, relation_query,
-                 weight);
-        if (a.scale) add_bias(heads, a.size, count, a.scale[row], from, a.key_bias, weight);
-        softmax(heads, count, weight);
-        sum_encodings(heads, a.size, count, a.encoding[row], weight, relation_sum);
-        sum_rows(heads, a.size, count, source, a.values, NULL, weight, to);
-        add_projected(heads, a.size, relation_sum, a.relation_value, to);
-        for (int64_t i = 0; i < features; i++) to[i] += a.relation_bias[i];
-        if (a.scale) sum_bias(heads, a.size, count, a.scale[row], weight, a.value_bias, to);
+    for (int64_t first = begin; first < end; first += BLOCK) {
+        int64_t rows = end - first < BLOCK ? end - first : BLOCK;
+        const float *query[BLOCK];
+        float *to[BLOCK];
+        for (int64_t r = 0; r < BLOCK; r++) {
+            /* Behind the last row comes the last again. */
+            int64_t destination = a.destination[first + (r < rows ? r : rows - 1)];
+            query[r] = a.query + destination * a.query_stride;
+            to[r] = a.gathered + destination * features;
+        }
+        project(heads, a.size, query, a.relation_key, relation);
+        for (int64_t r = 0; r < rows; r++)
+            gather_row(heads, a, first + r, room, query[r], relation + r * hidden, to[r]);
+        add_projected(heads, a.size, rows, relation, a.relation_value, to);
     }
     free(room.spread);
-    free(relation_query);
+    free(relation);
     return 0;
 }
 
@@ -400,9 +481,11 @@ INLINE int attend_back_heads(int heads, struct attention a, int64_t begin, int64
         int64_t first = a.starts[row], count = a.starts[row + 1] - first;
         const int32_t *source = a.source + first;
         const float *weight = a.weights + first * heads;
+        const float *scale = a.bias ? a.scale[row] : NULL;
         spread(heads, a.size, a.by_value_sum + row * features, by_sum);
         multiply(heads, a.size, count, source, a.values, a.encoding[row], by_sum,
-                 a.by_relation_sum + row * a.relation_stride, by);
+                 a.by_relation_sum + row * a.relation_stride, scale,
+                 scale ? repeat(heads, a.by_scale_sum + row * heads) : all(0), by);
         if (a.by_total) {
             keep_some(heads, a.drop, first, count, kept);
             for (int64_t i = 0; i < count * heads; i++) {
@@ -411,6 +494,7 @@ INLINE int attend_back_heads(int heads, struct attention a, int64_t begin, int64
             }
         }
         softmax_back(heads, count, weight, by);
+        if (scale) sum_scales(heads, count, scale, by, a.by_bias + row * heads);
         memcpy(a.by_score + first * heads, by, sizeof(float) * count * heads);
         sum_encodings(heads, a.size, count, a.encoding[row], by,
                       a.by_relation_query + row * a.relation_stride);

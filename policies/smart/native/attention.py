@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from policies.smart.native import threads
-from policies.smart.native.encoding import Layer
+from policies.smart.native.encoding import Encoding, Layer
 from policies.smart.native.library import library, pointers
 
 _INT = ctypes.c_int64
@@ -24,13 +24,14 @@ class _Attention(ctypes.Structure):
         *((name, _INT) for name in ("heads", "hidden", "head_dim", "stride", "head_stride")),
         *((name, ctypes.c_uint32) for name in ("seed", "other_seed", "limit")),
         ("growth", ctypes.c_float),
-        *pointers("starts", "source", "encoding", "keys", "values"),
+        *pointers("starts", "source", "encoding", "scale", "keys", "values"),
         *(*pointers("query"), ("query_stride", _INT)),
         *(*pointers("relation_query"), ("relation_stride", _INT)),
         *pointers("destination", "relation_key", "relation_value", "relation_bias"),
-        *pointers("scale", "key_bias", "value_bias", "gathered"),
-        *pointers("weights", "value_sum", "relation_sum", "total"),
-        *pointers("by_value_sum", "by_relation_sum", "by_total", "by_score", "dropped"),
+        *pointers("key_bias", "value_bias", "gathered"),
+        *pointers("bias", "scale_sum", "weights", "value_sum", "relation_sum", "total"),
+        *pointers("by_value_sum", "by_relation_sum", "by_total", "by_scale_sum", "by_bias"),
+        *pointers("by_score", "dropped"),
         *pointers("by_query", "by_relation_query", "by_encoding"),
         *pointers("source_starts", "source_edge", "source_row", "by_keys_values"),
     ]
@@ -221,7 +222,45 @@ def attend(
         encodings: Those of the edges.
         dropout: The part of the weights that is dropped.
     """
-    return _Attend.apply(query, relation_query, keys_values, edges, dropout, *encodings)
+    none = query.new_empty(0)
+    sums = _Attend.apply(query, relation_query, none, keys_values, edges, dropout, (), *encodings)
+    return sums[:3]
+
+
+def attend_unfinished(
+    query: Float[Tensor, "rows attention"],
+    relation_query: Float[Tensor, "rows heads hidden"],
+    bias: Float[Tensor, "rows heads"],
+    keys_values: Float[Tensor, "sources keys_values"],
+    edges: EdgeList,
+    encodings: Sequence[Encoding],
+    *,
+    dropout: float = 0.0,
+) -> tuple[
+    Float[Tensor, "rows attention"],
+    Float[Tensor, "rows heads hidden"],
+    Float[Tensor, "rows heads 1"],
+    Float[Tensor, "rows heads"],
+]:
+    """Does what `attend` does to encodings before their last layer, of which scales remain.
+
+    Args:
+        query: That of each row.
+        relation_query: What the encodings' features are multiplied with, for each head.
+        bias: What their scales are multiplied with.
+        keys_values: Those of each source.
+        edges: Who attends to whom.
+        encodings: Those of the edges; they get no gradient.
+        dropout: The part of the weights that is dropped.
+
+    Returns:
+        Sums of values, features, ones and scales.
+    """
+    scales = tuple(part.scale for part in encodings)
+    features = [part.features for part in encodings]
+    return _Attend.apply(
+        query, relation_query, bias, keys_values, edges, dropout, scales, *features
+    )
 
 
 class _Attend(torch.autograd.Function):
@@ -230,16 +269,20 @@ class _Attend(torch.autograd.Function):
         ctx: Any,
         query: Float[Tensor, "rows attention"],
         relation_query: Float[Tensor, "rows heads hidden"],
+        bias: Float[Tensor, "..."],
         keys_values: Float[Tensor, "sources keys_values"],
         edges: EdgeList,
         dropout: float,
+        scales: tuple[Float[Tensor, " _"], ...],
         *encodings: Float[Tensor, "_ hidden"],
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rows, heads, _ = relation_query.shape
         # Heads first, as the products before and after have them.
         relation_query = relation_query.transpose(0, 1).contiguous()
         query, keys_values = _dense_rows(query), _dense_rows(keys_values)
         encodings = tuple(encoding.contiguous() for encoding in encodings)
+        bias = bias.contiguous()
+        scale_sum = torch.empty_like(bias)
         relation_sum = torch.empty_like(relation_query)
         value_sum = query.new_empty(query.shape)
         total = query.new_ones(rows, heads, 1)
@@ -248,57 +291,64 @@ class _Attend(torch.autograd.Function):
         seeds = torch.randint(2**31, (2,)).tolist() if dropout else [0, 0]
         call = _Attention(
             **_sizes(query, relation_query, keys_values, edges),
+            **_scales(bias, scales, edges),
             **_dropout(dropout, seeds),
+            encoding=edges.addresses(encodings).data_ptr(),
             weights=None if weights is None else weights.data_ptr(),
             value_sum=value_sum.data_ptr(),
             relation_sum=relation_sum.data_ptr(),
             total=total.data_ptr() if dropout else None,
+            scale_sum=scale_sum.data_ptr(),
         )
-        addresses = edges.addresses(encodings)
-        call.encoding = addresses.data_ptr()
         _run("attend", call, edges.starts)
         if learns:
-            ctx.save_for_backward(query, relation_query, keys_values, weights, *encodings)
-            ctx.edges, ctx.dropout, ctx.seeds = edges, dropout, seeds
-        return value_sum, relation_sum.transpose(0, 1), total
+            ctx.save_for_backward(query, relation_query, bias, keys_values, weights, *encodings)
+            ctx.edges, ctx.dropout, ctx.seeds, ctx.scales = edges, dropout, seeds, scales
+        return value_sum, relation_sum.transpose(0, 1), total, scale_sum
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, relation_query, keys_values, weights, *encodings = ctx.saved_tensors
+        query, relation_query, bias, keys_values, weights, *encodings = ctx.saved_tensors
         edges: EdgeList = ctx.edges
         by_value_sum = grads[0].contiguous()
         by_relation_sum = grads[1].transpose(0, 1).contiguous()
         by_total = grads[2].contiguous() if ctx.dropout else None
+        by_scale_sum = grads[3].contiguous()
         by_score = torch.empty_like(weights)
         dropped = torch.empty_like(weights) if ctx.dropout else weights
         by_query, by_relation_query = torch.empty_like(query), torch.empty_like(relation_query)
+        by_bias = torch.empty_like(bias)
         by_encodings: Sequence[Tensor | None] = [None] * len(encodings)
         call = _Attention(
             **_sizes(query, relation_query, keys_values, edges),
+            **_scales(bias, ctx.scales, edges),
             **_dropout(ctx.dropout, ctx.seeds),
+            encoding=edges.addresses(encodings).data_ptr(),
             weights=weights.data_ptr(),
             by_value_sum=by_value_sum.data_ptr(),
             by_relation_sum=by_relation_sum.data_ptr(),
             by_total=None if by_total is None else by_total.data_ptr(),
+            by_scale_sum=by_scale_sum.data_ptr(),
+            by_bias=by_bias.data_ptr(),
             by_score=by_score.data_ptr(),
             dropped=dropped.data_ptr(),
             by_query=by_query.data_ptr(),
             by_relation_query=by_relation_query.data_ptr(),
         )
-        addresses = edges.addresses(encodings)
-        call.encoding = addresses.data_ptr()
-        if any(ctx.needs_input_grad[5:]):
+        if any(ctx.needs_input_grad[7:]):
             by_encodings = found = [torch.empty_like(encoding) for encoding in encodings]
             to_addresses = edges.addresses_of(found)
             call.by_encoding = to_addresses.data_ptr()
         _run("attend_back", call, edges.starts)
         by_keys_values = None
-        if ctx.needs_input_grad[2]:
+        if ctx.needs_input_grad[3]:
             by_keys_values = _sum_over_sources(call, edges, keys_values)
         return (
             by_query,
             by_relation_query.transpose(0, 1),
+            by_bias if ctx.needs_input_grad[2] else None,
             by_keys_values,
+            None,
             None,
             None,
             *by_encodings,
@@ -341,6 +391,12 @@ def _sizes(
         "relation_query": relation_query.data_ptr(),
         "relation_stride": hidden,
     }
+
+
+def _scales(bias: Tensor, scales: Sequence[Tensor], edges: EdgeList) -> dict[str, int]:
+    if not scales:
+        return {}
+    return {"bias": bias.data_ptr(), "scale": edges.addresses(scales).data_ptr()}
 
 
 def _dropout(dropout: float, seeds: list[int]) -> dict[str, int | float]:

@@ -2,9 +2,12 @@
 
 import ctypes
 import weakref
+from collections import deque
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -56,36 +59,63 @@ class Layer:
         )
 
 
-class _Buffers:
-    """Memory that is used again.
+class _Memory:
+    """Memory that is used again, in pieces of any size.
 
     The system hands out fresh memory page by page, which takes as long as encoding does.
     """
 
-    # Numbers, of all buffers together.
+    # Numbers: of a slab, and of those slabs together that nobody uses.
+    _SLAB = 2**22
     _MOST_KEPT = 2**26
 
     def __init__(self) -> None:
-        self._free: list[Tensor] = []
+        self._slabs: dict[int, np.ndarray] = {}
+        # Slab, begin and end of each piece.
+        self._free: list[tuple[int, int, int]] = []
+        # Pieces come back whenever a tensor dies, even within `take`.
+        self._returned: deque[tuple[int, int, int]] = deque()
 
-    def take(self, size: int) -> Tensor:
-        """Returns a buffer for so many numbers, or more."""
-        fitting = [buffer for buffer in self._free if len(buffer) >= size]
-        if not fitting:
-            return torch.empty(1 << max(0, size - 1).bit_length())
-        best = min(fitting, key=len)
-        self._free = [buffer for buffer in self._free if buffer is not best]
-        return best
+    def take(self, size: int) -> Float[Tensor, " size"]:
+        """Returns a tensor, whose memory comes back when nothing refers to it any more."""
+        self._collect()
+        for place, (slab, begin, end) in enumerate(self._free):
+            if end - begin >= size:
+                self._free[place] = (slab, begin + size, end)
+                break
+        else:
+            slab, begin = self._make_slab(size), 0
+        numbers = self._slabs[slab][begin : begin + size]
+        weakref.finalize(numbers, self._returned.append, (slab, begin, begin + size))
+        return torch.from_numpy(numbers)
 
-    def give_back(self, buffer: Tensor) -> None:
-        """Keeps a buffer that nobody reads any more."""
-        free = [*self._free, buffer]
-        while sum(map(len, free)) > self._MOST_KEPT:
-            free.pop(0)
-        self._free = free
+    def _make_slab(self, size: int) -> int:
+        slab = next(number for number in count() if number not in self._slabs)
+        # A large piece is followed by others about as large, which are to fit.
+        numbers = max(1 << max(0, size - 1).bit_length(), self._SLAB)
+        self._slabs[slab] = torch.empty(numbers).numpy()
+        self._free.append((slab, size, numbers))
+        return slab
+
+    def _collect(self) -> None:
+        """Joins what is free and lies side by side, and gives whole slabs back to the system."""
+        pieces = [*self._free, *(self._returned.popleft() for _ in range(len(self._returned)))]
+        self._free = []
+        for slab, begin, end in sorted(pieces):
+            last = self._free[-1] if self._free else None
+            if last is not None and last[0] == slab and last[2] == begin:
+                self._free[-1] = (slab, last[1], end)
+            elif end > begin:
+                self._free.append((slab, begin, end))
+        kept = 0
+        for slab, begin, end in list(self._free):
+            kept += end - begin
+            if kept > self._MOST_KEPT and end - begin == len(self._slabs[slab]):
+                self._free.remove((slab, begin, end))
+                del self._slabs[slab]
 
 
-_buffers = _Buffers()
+_memory = _Memory()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -96,8 +126,7 @@ class Encoding:
     out, for which half a product is enough; the rest is linear.
 
     Attributes:
-        features: What the last layer reads, divided by the deviation of its result. Their memory
-            is used again when the encoding is no more.
+        features: What the last layer reads, divided by the deviation of its result.
         scale: One divided by that deviation.
         layer: The last layer.
     """
@@ -136,13 +165,12 @@ class Curves:
     def encode(self, numbers: Float[Tensor, "rows curves"]) -> Encoding:
         """Encodes rows of numbers."""
         places, hidden = self.table.shape
-        count, numbers = len(self.first), numbers.contiguous()
-        buffer = _buffers.take(len(numbers) * hidden)
-        features = buffer[: len(numbers) * hidden].view(len(numbers), hidden)
+        num_curves, numbers = len(self.first), numbers.contiguous()
+        features = _memory.take(len(numbers) * hidden).view(len(numbers), hidden)
         scale = numbers.new_empty(len(numbers))
         curves = _Curves(
-            count=count,
-            places=places // count,
+            count=num_curves,
+            places=places // num_curves,
             hidden=hidden,
             table=self.table.data_ptr(),
             first=self.first.data_ptr(),
@@ -155,9 +183,7 @@ class Curves:
         tensors = (numbers, features, scale)
         arguments = (ctypes.byref(curves), *(POINTER(tensor.data_ptr()) for tensor in tensors))
         threads.run("encode", arguments, len(numbers), cost=hidden**2)
-        encoding = Encoding(features=features, scale=scale, layer=self.layer)
-        weakref.finalize(encoding, _buffers.give_back, buffer)
-        return encoding
+        return Encoding(features=features, scale=scale, layer=self.layer)
 
 
 def fits(hidden: int, curves: int) -> bool:

@@ -60,6 +60,18 @@ INLINE vec choose(ivec condition, vec one, vec other) {
     return (vec)((condition & (ivec)one) | (~condition & (ivec)other));
 }
 
+/* Moves numbers some places forward, and the first behind the last: by 4, or by 8 of 16. */
+INLINE vec rotate(vec value, int places) {
+#if WIDTH == 16
+    vec by_8 = SHUFFLE(value, value, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+    vec by_4 = SHUFFLE(value, value, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3);
+    return places == 8 ? by_8 : by_4;
+#else
+    (void)places;
+    return SHUFFLE(value, value, 4, 5, 6, 7, 0, 1, 2, 3);
+#endif
+}
+
 #define HALVE(count)                                                                               \
     UNROLL for (int i = 0; i < count; i++) {                                                       \
         vec one = part[2 * i], other = part[2 * i + 1];                                            \
@@ -81,6 +93,24 @@ INLINE float sum_within(vec value) {
     float total = 0;
     for (int i = 0; i < WIDTH; i++) total += value[i];
     return total;
+}
+
+/* e to the power of numbers that are not positive, to 2 units in the last place; NaN stays NaN. */
+INLINE vec exponential(vec x) {
+    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number. */
+    x = choose(x < -87.0f, all(-87.0f), x);
+    vec shifted = x * 1.44269504f + magic;
+    vec whole = shifted - magic;
+    x = x - whole * 0.693359375f;
+    x = x - whole * -2.12194440e-4f;
+    vec power = all(1.9875691500e-4f); /* The coefficients of Cephes' expf. */
+    power = power * x + 1.3981999507e-3f;
+    power = power * x + 8.3334519073e-3f;
+    power = power * x + 4.1665795894e-2f;
+    power = power * x + 1.6666665459e-1f;
+    power = power * x + 5.0000001201e-1f;
+    power = power * x * x + x + 1.0f;
+    return (vec)((ivec)power + ((ivec)shifted << 23));
 }
 
 #endif

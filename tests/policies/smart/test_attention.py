@@ -107,10 +107,14 @@ def test_dropout_drops_a_neighbor_wholly_or_makes_up_for_it() -> None:
     query = values[0]
     keys_values = layer.keys_values(values[1])
     with torch.no_grad():
-        calm = layer.eval()._gather(query, keys_values, relation)[1].unflatten(0, (3, 4))
+        calm = (
+            layer.eval()
+            ._gather(query, keys_values, relation, layer._fold())[1]
+            .unflatten(0, (3, 4))
+        )
         layer.train()
         torch.manual_seed(0)
-        draws = [layer._gather(query, keys_values, relation)[1] for _ in range(300)]
+        draws = [layer._gather(query, keys_values, relation, layer._fold())[1] for _ in range(300)]
     heads = torch.stack(draws).unflatten(-1, (3, 4))  # (draws, heads, head)
     dropped = (heads == 0).all(dim=-1)
     assert 0.1 < dropped.double().mean() < 0.3
@@ -123,6 +127,6 @@ def test_without_any_neighbor_nothing_is_gathered() -> None:
     relation = Relation.from_encoding(neighbors, torch.zeros(0, 12).double(), num_heads=3, stride=6)
     layer, (destinations, sources, _) = make_layer(is_bipartite=True), inputs()
     keys_values = layer.keys_values(sources)
-    gathered = layer._gather(destinations, keys_values, relation)
+    gathered = layer._gather(destinations, keys_values, relation, layer._fold())
     assert not gathered.any()
     assert layer(destinations, relation, keys_values)[0].isfinite().all()

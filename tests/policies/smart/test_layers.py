@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from policies.smart import layers
-from policies.smart.layers import FourierEmbedding, Memo, _SumCurves
+from policies.smart.layers import FeedForward, FourierEmbedding, Memo, _SumCurves
 
 RANGES = ((0.0, 20.0), None, (-math.pi, math.pi))
 
@@ -202,3 +202,56 @@ def test_a_memo_notices_that_a_parameter_was_replaced() -> None:
         before = embedding(values)
         embedding.weight_out = nn.Parameter(embedding.weight_out * 2)
         assert not torch.equal(embedding(values), before)
+
+
+def test_feeding_forward_has_the_gradients_of_its_parts() -> None:
+    torch.manual_seed(0)
+    layer = FeedForward(6, 0.3).double().eval()
+    rows = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
+    leaves = [rows, *layer.parameters()]
+    direction = torch.randn(2, 5, 6, dtype=torch.float64)
+
+    def run(module: nn.Module) -> tuple[Tensor, ...]:
+        out = module(rows)
+        return out, *torch.autograd.grad(out, leaves, direction)
+
+    for one, other in zip(run(layer), run(nn.Sequential(*layer)), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)
+
+
+def test_feeding_forward_has_the_right_gradients_under_dropout() -> None:
+    torch.manual_seed(0)
+    layer = FeedForward(6, 0.3).double()
+
+    def seeded(rows: Tensor, *_: Tensor) -> Tensor:
+        torch.manual_seed(1)
+        return layer(rows)
+
+    rows = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(seeded, (rows, *layer.parameters()))
+
+
+def test_a_part_of_features_is_dropped_and_the_others_make_up_for_it() -> None:
+    torch.manual_seed(0)
+    features = torch.ones(301, 999)
+    growth = layers._drop(features, 0.1)
+    assert set(features.unique().tolist()) == {0.0, torch.tensor(growth).item()}
+    # Five standard deviations.
+    assert (features == 0).double().mean().item() == pytest.approx(0.1, abs=0.003)
+    assert growth == pytest.approx(1 / 0.9, rel=1e-4)
+    # Neither neighbours nor every fourth feature are dropped together.
+    dropped = (features == 0).double().flatten()
+    for distance in (1, 2, 3, 4):
+        both = (dropped[distance:] * dropped[:-distance]).mean().item()
+        assert both == pytest.approx(0.01, abs=0.001)
+
+
+def test_what_is_dropped_depends_on_torchs_seed() -> None:
+    def dropped(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        features = torch.ones(7, 5)
+        layers._drop(features, 0.5)
+        return features == 0
+
+    assert torch.equal(dropped(0), dropped(0))
+    assert not torch.equal(dropped(0), dropped(1))

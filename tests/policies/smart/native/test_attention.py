@@ -269,16 +269,47 @@ def test_large_scores_do_not_overflow() -> None:
     torch.testing.assert_close(found.double(), expected, atol=1e-3, rtol=1e-3)
 
 
+def unfinished_encoding(hidden: int) -> Encoding:
+    embedding = FourierEmbedding(((0.0, 1.0),), 8, hidden).requires_grad_(False)
+    for parameter in embedding.parameters():
+        parameter.add_(0.3 * torch.randn_like(parameter))
+    encoding = embedding.encode(torch.rand(sum(DEGREES), 1))
+    assert isinstance(encoding, Encoding)
+    return encoding
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("size", SIZES)
+def test_gradients_go_around_the_last_layer_of_encodings(
+    size: tuple[int, int, int], dropout: float
+) -> None:
+    layer, nodes, neighbors, _, keys_values = layer_and_inputs(size, is_bipartite=True)
+    layer.dropout = dropout
+    layer.train(dropout > 0)
+    encoding = unfinished_encoding(size[2])
+    leaves = [*layer.relation_key.parameters(), *layer.relation_value.parameters()]
+    leaves = [*leaves, *layer.query.parameters(), *layer.norm_relation.parameters()]
+    assert keys_values is not None
+    leaves = [*leaves, keys_values]
+
+    def run(encoding: Tensor | Encoding) -> tuple[Tensor, ...]:
+        torch.manual_seed(0)
+        relation = Relation.from_encoding(
+            neighbors, encoding, num_heads=size[0], stride=2 * size[0]
+        )
+        features, _ = layer(nodes, relation, keys_values)
+        return features, *torch.autograd.grad(features, leaves, directions((features,)))
+
+    for one, other in zip(run(encoding), run(encoding.normalised), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
+
+
 @pytest.mark.parametrize("is_bipartite", [False, True])
 def test_attention_takes_the_last_layer_of_encodings_upon_itself(is_bipartite: bool) -> None:
     layer, nodes, neighbors, _, keys_values = layer_and_inputs(
         (8, 16, 128), is_bipartite=is_bipartite
     )
-    embedding = FourierEmbedding(((0.0, 1.0),), 8, 128).requires_grad_(False)
-    for parameter in embedding.parameters():
-        parameter.add_(0.3 * torch.randn_like(parameter))
-    encoding = embedding.encode(torch.rand(sum(DEGREES), 1))
-    assert isinstance(encoding, Encoding)
+    encoding = unfinished_encoding(128)
 
     def run(encoding: Tensor | Encoding) -> Tensor:
         stride = 2 * 8 if is_bipartite else None

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from policies.smart.layers import FourierEmbedding
-from policies.smart.native.encoding import MOST_CURVES, Encoding, fits
+from policies.smart.native.encoding import MOST_CURVES, Encoding, _Memory, fits
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -102,3 +102,32 @@ def test_memory_is_used_again_only_when_nobody_needs_it() -> None:
     third = encode(layer, numbers(3)[:400])
     assert third.features.data_ptr() == place
     assert torch.equal(first.features, kept)
+
+
+def test_pieces_of_memory_do_not_overlap_and_are_given_back() -> None:
+    memory = _Memory()
+    generator = torch.Generator().manual_seed(0)
+    kept: list[Tensor] = []
+    for step in range(200):
+        size = int(torch.randint(1, _Memory._SLAB // 4, (), generator=generator))
+        kept.append(memory.take(size)[:2])
+        kept[-1].fill_(step)
+        if len(kept) > 5:
+            # A view keeps its piece as the whole does.
+            del kept[int(torch.randint(5, (), generator=generator))]
+        assert [int(piece[0]) for piece in kept] == sorted(int(piece[0]) for piece in kept)
+    # Five pieces of a quarter at most, and gaps.
+    assert len(memory._slabs) <= 4
+    kept.clear()
+    memory._collect()
+    assert memory._free == [(slab, 0, len(whole)) for slab, whole in memory._slabs.items()]
+
+
+def test_memory_beyond_what_is_kept_goes_back_to_the_system() -> None:
+    memory = _Memory()
+    pieces = [memory.take(_Memory._MOST_KEPT // 2 + 1) for _ in range(3)]
+    assert len(memory._slabs) == 3
+    pieces.clear()
+    memory._collect()
+    assert len(memory._slabs) == 1
+    assert len(memory.take(0)) == 0
