@@ -140,16 +140,14 @@ class IDM:
 
         Who cannot stop in time drives on.
         """
-        lights = state.scenario.traffic_lights
+        lights = state.scenario.traffic_lights.at(state.step)
         if not lights.state.shape[-2]:
             return torch.full_like(front, math.inf)
-        # Beyond the log, lights stay as they are at its end.
-        step = state.step.clamp(max=lights.state.shape[-1] - 1)[..., None, None]
-        shown = torch.take_along_dim(lights.state, step, dim=-1)[..., 0]
-        observed = torch.take_along_dim(lights.valid, step, dim=-1)[..., 0]
+        shown = lights.state
         is_red = (shown == TrafficLightState.STOP) | (shown == TrafficLightState.ARROW_STOP)
         gap = routes.stop - front[..., None]
-        stops = (is_red & observed)[..., None, :] & self.can_stop(speed[..., None], gap)
+        # (..., agents, lights)
+        stops = (is_red & lights.valid).mT & self.can_stop(speed[..., None], gap)
         return torch.where(stops, gap, math.inf).amin(dim=-1)
 
     def can_stop(self, speed: Array, gap: Array) -> Array:

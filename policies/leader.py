@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from catk_sim.datatypes import SimState
@@ -16,8 +16,8 @@ LOOK_AHEAD = 100
 LOOK_SPACING = 2
 """Distance between the points of the route that others are compared with (m)."""
 
-MAX_PAIRS = 1 << 22
-"""Pairs of an agent and a point of another's route that are looked at together."""
+MAX_PAIRS = 1 << 16
+"""Pairs of an agent and another that are looked at together, which bounds the memory."""
 
 
 def find_leader(
@@ -32,71 +32,80 @@ def find_leader(
 
     Returns:
         The gap between the boxes (m), infinite if there is nobody, and the speed of the one ahead
-        along the route (m/s).
+        along the route (m/s), 0 if there is nobody. Who has no route has nobody ahead.
     """
-    batch, num_agents = progress.shape[:-1], progress.shape[-1]
-    now, size = state.current, state.scenario.agents.size
-    # (scenes, agents, ...)
-    flat = [
-        tensor.reshape(-1, *tensor.shape[len(batch) :]).split(_scenes_at_once(num_agents))
-        for tensor in (
-            now.xy[..., 0, :],
-            now.heading[..., 0],
-            now.velocity[..., 0, :],
-            now.valid[..., 0],
-            size[..., :2],
-            routes.xy,
-            routes.heading,
-            progress,
-        )
+    pairs = _pairs(state, routes)
+    parts = [
+        _approach(state, routes, progress, *part)
+        for part in zip(*(index.split(MAX_PAIRS) for index in pairs), strict=True)
     ]
-    parts = [_find_leader(*part) for part in zip(*flat, strict=True)]
-    gap, speed = (torch.cat(values).reshape(progress.shape) for values in zip(*parts, strict=True))
-    return gap, speed
+    gap, speed = (torch.cat(values) for values in zip(*parts, strict=True))
+    agent = pairs[0]
+    least = gap.new_full((progress.numel(),), math.inf).scatter_reduce(0, agent, gap, "amin")
+    # Of several that are equally near, the first. The last pair, nobody's, is for who has none.
+    nobody = len(gap)
+    index = torch.arange(nobody, device=gap.device)
+    index = torch.where(gap.isfinite() & (gap == least[agent]), index, nobody)
+    first = torch.full_like(least, nobody, dtype=torch.int64)
+    first = first.scatter_reduce(0, agent, index, "amin")
+    speed = torch.cat([speed, speed.new_zeros(1)])[first]
+    return least.reshape(progress.shape), speed.reshape(progress.shape)
 
 
-def _scenes_at_once(num_agents: int) -> int:
-    return max(1, MAX_PAIRS // max(1, num_agents**2 * (LOOK_AHEAD // LOOK_SPACING)))
+def _pairs(
+    state: SimState, routes: LaneRoutes
+) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
+    """Pairs those that have a route with the others of their scene, as indices of all agents."""
+    num_agents = routes.valid.shape[-1]
+    agent = routes.valid.flatten().nonzero()[:, 0]
+    scene, slot = agent // max(num_agents, 1), agent % max(num_agents, 1)
+    present = state.current.valid[None, ..., 0].flatten(0, -2)[scene]
+    slots = torch.arange(num_agents, device=agent.device)
+    row, other = (present & (slots != slot[:, None])).nonzero().unbind(-1)
+    return agent[row], scene[row] * num_agents + other
 
 
-def _find_leader(
-    xy: Float[Tensor, "scenes agents 2"],
-    heading: Float[Tensor, "scenes agents"],
-    velocity: Float[Tensor, "scenes agents 2"],
-    valid: Bool[Tensor, "scenes agents"],
-    size: Float[Tensor, "scenes agents 2"],
-    route_xy: Float[Tensor, "scenes agents arc 2"],
-    route_heading: Float[Tensor, "scenes agents arc"],
-    progress: Float[Tensor, "scenes agents"],
-) -> tuple[Float[Tensor, "scenes agents"], Float[Tensor, "scenes agents"]]:
-    ahead = torch.arange(0, LOOK_AHEAD + 1, LOOK_SPACING, device=xy.device)
-    index = (progress.long()[..., None] + ahead).clamp(max=ROUTE_LENGTH)
-    # (scenes, agents, others): the point of the agent's route that is nearest to the other.
-    nearest = index.gather(-1, _nearest_point(xy, route_xy, index))
-    direction = route_heading.gather(-1, nearest)
-    point = route_xy.gather(-2, nearest[..., None].expand(*nearest.shape, 2))
-    along, aside = rotate(xy[:, None] - point, -direction).unbind(-1)
-    distance = nearest - progress[..., None] + along
+def _approach(
+    state: SimState,
+    routes: LaneRoutes,
+    progress: Float[Tensor, "*batch agents"],
+    agent: Int[Tensor, " pairs"],
+    other: Int[Tensor, " pairs"],
+) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
+    """Measures the gap of each pair, infinite where the other is not ahead, and its speed."""
+    num_batch = progress.dim()
+    # Everybody in one list, scene after scene.
+    now = state.current.map(lambda field: field.flatten(0, num_batch - 1))
+    half_size = state.scenario.agents.size.flatten(0, num_batch - 1) / 2
+    xy, heading, velocity = now.xy[other, 0], now.heading[other, 0], now.velocity[other, 0]
+    point, direction, arc = _nearest_point(xy, routes, progress, agent)
+    along, aside = rotate(xy - point, -direction).unbind(-1)
+    distance = arc - progress.flatten()[agent] + along
 
-    angle = heading[:, None] - direction
+    angle = heading - direction
     cos, sin = angle.cos().abs(), angle.sin().abs()
-    half_length, half_width = (size / 2).unbind(-1)
-    reach_along = half_length[:, None] * cos + half_width[:, None] * sin
-    reach_aside = half_length[:, None] * sin + half_width[:, None] * cos
-    blocks = aside.abs() < half_width[..., None] + reach_aside
-    blocks = blocks & (distance > 0) & valid[:, None]
-    blocks = blocks & ~torch.eye(xy.shape[1], dtype=torch.bool, device=xy.device)
-    gap = torch.where(blocks, distance - half_length[..., None] - reach_along, math.inf)
-    speed = rotate(velocity[:, None].expand_as(point), -direction)[..., 0]
-    least, leader = gap.min(dim=-1)
-    return least, speed.gather(-1, leader[..., None])[..., 0]
+    half_length, half_width, _ = half_size[other].unbind(-1)
+    reach_along = half_length * cos + half_width * sin
+    reach_aside = half_length * sin + half_width * cos
+    own_length, own_width, _ = half_size[agent].unbind(-1)
+    blocks = (aside.abs() < own_width + reach_aside) & (distance > 0)
+    gap = torch.where(blocks, distance - own_length - reach_along, math.inf)
+    return gap, rotate(velocity, -direction)[:, 0]
 
 
 def _nearest_point(
-    xy: Float[Tensor, "scenes agents 2"],
-    route_xy: Float[Tensor, "scenes agents arc 2"],
-    index: Int[Tensor, "scenes agents points"],
-) -> Int[Tensor, "scenes agents agents"]:
-    points = route_xy.gather(-2, index[..., None].expand(*index.shape, 2))
-    x, y = (xy[:, None, :, None] - points[:, :, None]).unbind(-1)
-    return (x * x + y * y).argmin(dim=-1)
+    xy: Float[Tensor, "pairs 2"],
+    routes: LaneRoutes,
+    progress: Float[Tensor, "*batch agents"],
+    agent: Int[Tensor, " pairs"],
+) -> tuple[Float[Tensor, "pairs 2"], Float[Tensor, " pairs"], Int[Tensor, " pairs"]]:
+    """Finds the point of each agent's way that is nearest: where, its direction, and its arc."""
+    who, row = agent.unique_consecutive(return_inverse=True)
+    ahead = torch.arange(0, LOOK_AHEAD + 1, LOOK_SPACING, device=xy.device)
+    index = (progress.flatten()[who].long()[:, None] + ahead).clamp(max=ROUTE_LENGTH)
+    route_xy = routes.xy.flatten(0, -3)[who[:, None], index]
+    # (pairs, points)
+    x, y = (xy[:, None, axis] - route_xy[row, :, axis] for axis in (0, 1))
+    nearest = (x * x + y * y).argmin(dim=-1)
+    arc = index[row, nearest]
+    return route_xy[row, nearest], routes.heading.flatten(0, -2)[agent, arc], arc

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from catk_sim.datatypes import Action, AgentType, Scenario, SimState, Trajectory
+from catk_sim.metrics.bootstrap import estimate_ratios
 from catk_sim.metrics.collision import collision_indication
 from catk_sim.metrics.offroad import offroad_indication
-from catk_sim.metrics.planning.bootstrap import estimate_ratios
 from catk_sim.metrics.sim_agents.config import Bucket
 from catk_sim.metrics.summary import GROUPS
 from catk_sim.report import (

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -44,3 +45,8 @@ class AgentMetadata(TensorTree):
     difficulty: Int[Tensor, "*batch agents"]
     of_interest: Bool[Tensor, "*batch agents"]
     valid: Bool[Tensor, "*batch agents"]
+
+    @property
+    def sdc_index(self) -> Int[Tensor, "*batch"]:
+        """Position of the sdc among the agents; 0 where there is none."""
+        return self.is_sdc.to(torch.uint8).argmax(dim=-1)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -39,3 +40,16 @@ class TrafficLights(TensorTree):
     state: Int[Tensor, "*batch lights steps"]
     stop_xyz: Float[Tensor, "*batch lights steps 3"]
     valid: Bool[Tensor, "*batch lights steps"]
+
+    def at(self, step: Int[Tensor, "*batch"]) -> "TrafficLights":
+        """Returns a step, chosen by each scenario for itself, as lights of one step.
+
+        Beyond the log, lights stay as they are at its end.
+        """
+        index = step.clamp(max=self.valid.shape[-1] - 1)[..., None, None]
+        return TrafficLights(
+            lane_id=self.lane_id,
+            state=torch.take_along_dim(self.state, index, dim=-1),
+            stop_xyz=torch.take_along_dim(self.stop_xyz, index[..., None], dim=-2),
+            valid=torch.take_along_dim(self.valid, index, dim=-1),
+        )

@@ -105,6 +105,8 @@ class AgentEpisodes:
                 raise ValueError(f"{name} must be {value!r} here, got {arguments[name]!r}")
         defaults = {"max_map_points": 128, "max_lights": 4, "reward": "reach_goal"}
         self.envs = WaymoVectorEnv(num_worlds, **{**defaults, **arguments, **fixed})
+        # Nobody else has an episode that leaving the road could end.
+        self.envs.worlds.judges_controlled_only = True
         self.num_worlds = num_worlds
         self._ends_on = frozenset(ends_on)
         self._observation: Any = None

@@ -63,6 +63,10 @@ class Worlds:
         config: The environment's arguments.
         num_worlds: How many.
         max_agents: Agents per world that learners have room for.
+
+    Attributes:
+        judges_controlled_only: Whether leaving the road is looked for of controlled agents alone,
+            which costs less.
     """
 
     def __init__(self, config: EnvConfig, num_worlds: int, max_agents: int) -> None:
@@ -78,6 +82,7 @@ class Worlds:
             max_lights=config.max_lights,
         )
         self.num_worlds = num_worlds
+        self.judges_controlled_only = False
         self.actions = ActionInterface(config, max_agents)
         self.simulator = Simulator(self.actions.dynamics)
         self.background = (
@@ -158,7 +163,10 @@ class Worlds:
         if "collision" in self.config.report:
             collision = _ever(agents_collide(motion, agents))
         if episode.edges is not None:
-            offroad = _ever(offroad_indication(motion, after.scenario, episode.edges))
+            judged = motion
+            if self.judges_controlled_only:
+                judged = motion.replace(valid=motion.valid & before.controlled[..., None])
+            offroad = _ever(offroad_indication(judged, after.scenario, episode.edges))
         transition = Transition(before=before, after=after, collision=collision, offroad=offroad)
         agent_reward, reward = self._rewards(transition)
         never = torch.zeros_like(reward, dtype=torch.bool)

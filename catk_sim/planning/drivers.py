@@ -203,15 +203,15 @@ def _moved(background: Background, state: SimState) -> Float[ndarray, "worlds 6"
     """Moves the sdc of every world, and reads x, y, heading, velocity and validity of it."""
     motion, acts = background.move(state, 1)
     motion = motion.where(acts, state.scenario.log.gather(state.step[..., None] + 1))
-    rows = state.scenario.agents.is_sdc.to(torch.int64).argmax(dim=-1)
     parts = [
         motion.xy[:, :, 0],
         motion.heading,
         motion.velocity[:, :, 0],
         motion.valid.to(motion.xy),
     ]
-    every = torch.cat(parts, dim=-1)[torch.arange(len(rows), device=rows.device), rows]
-    return every.double().cpu().numpy()
+    sdc = state.scenario.agents.sdc_index[:, None, None]
+    ego = torch.take_along_dim(torch.cat(parts, dim=-1), sdc, dim=1)[:, 0]
+    return ego.double().cpu().numpy()
 
 
 def _checked_state(ego: Float[ndarray, "6"]) -> EgoState | Problem:

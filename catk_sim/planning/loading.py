@@ -76,6 +76,12 @@ def load_planner(spec: str, **options: Any) -> Planner | Policy[Any]:
         ValueError: There is no such planner, or it is none.
         ImportError: Its module cannot be imported.
         FileNotFoundError: There is no such file.
+
+    Example:
+        >>> load_planner("idm").name
+        'idm'
+        >>> load_planner("policies.planners.pdm:PDMPlanner").requires_log
+        False
     """
     if spec.startswith(PROCESS):
         _refuse_options(spec, options)

@@ -15,7 +15,7 @@ from catk_sim.planning.planner import (
     SeenLights,
     TrackedAgents,
 )
-from catk_sim.planning.route import Route
+from catk_sim.planning.route import Route, ego_index
 
 
 def make_context(scenario: Scenario, *, horizon: int, seed: int, with_log: bool) -> PlannerContext:
@@ -44,22 +44,6 @@ def make_context(scenario: Scenario, *, horizon: int, seed: int, with_log: bool)
     )
 
 
-def ego_index(scenario: Scenario) -> int:
-    """Finds the sdc of a scenario.
-
-    Raises:
-        ValueError: There is not exactly one, or it is absent at the current step.
-    """
-    is_sdc = scenario.agents.is_sdc & scenario.agents.valid
-    present = is_sdc & scenario.log.valid[:, CURRENT_STEP]
-    if int(is_sdc.sum()) != 1 or not present.any():
-        raise ValueError(
-            f"wanted one sdc that is present at the current step, got {int(is_sdc.sum())} of which "
-            f"{int(present.sum())} are present, in scenario {scenario.scenario_id[0]!r}"
-        )
-    return int(is_sdc.nonzero()[0])
-
-
 def observe(scenario: Scenario, history: Trajectory, step: int) -> PlannerInput:
     """Shows a planner the last steps of a simulation.
 
@@ -78,7 +62,7 @@ def observe(scenario: Scenario, history: Trajectory, step: int) -> PlannerInput:
 
 def ego_history(scenario: Scenario, history: Trajectory) -> EgoHistory:
     """Tells where the sdc was, as long as it was seen without a gap."""
-    ego = int(scenario.agents.is_sdc.nonzero()[0])
+    ego = int(scenario.agents.sdc_index)
     absent = (~history.valid[ego]).nonzero().flatten().tolist()
     start = absent[-1] + 1 if absent else 0
     return EgoHistory(
@@ -110,13 +94,12 @@ def _tracked(agents: AgentMetadata, history: Trajectory) -> TrackedAgents:
 
 
 def _lights(lights: TrafficLights, step: int) -> SeenLights:
-    # Beyond the log, lights stay as they are at its end.
-    now = min(step, lights.valid.shape[-1] - 1)
-    seen = lights.valid[:, now]
+    now = lights.at(torch.tensor(step))
+    seen = now.valid[:, 0]
     return SeenLights(
-        lane=_copied(lights.lane_id[seen], np.int64),
-        state=_copied(lights.state[seen, now], np.int64),
-        stop_point=_copied(lights.stop_xyz[seen, now, :2]),
+        lane=_copied(now.lane_id[seen], np.int64),
+        state=_copied(now.state[seen, 0], np.int64),
+        stop_point=_copied(now.stop_xyz[seen, 0, :2]),
     )
 
 

@@ -47,6 +47,12 @@ class Route(TensorTree):
         lane_id: WOMD's id of the lane at each point; -1 where there is none.
         valid: Whether the route gets there. It ends where the last lane ends; points beyond go
             straight on.
+
+    Example:
+        >>> from catk_sim.datasets import open_scenarios
+        >>> route = Route.from_scenario(next(iter(open_scenarios("synthetic"))))
+        >>> bool(route.length > 80)
+        True
     """
 
     xy: Float[Tensor, "*batch arc 2"]
@@ -60,7 +66,7 @@ class Route(TensorTree):
         """Lays the route of the sdc, in float32.
 
         Raises:
-            ValueError: If a scenario has no sdc at the current step.
+            ValueError: As for `ego_index`.
         """
         if scenario.agents.is_sdc.dim() > 1:
             members = range(scenario.batch_size)
@@ -110,6 +116,22 @@ class Route(TensorTree):
         xy = self.xy.gather(-2, wide).lerp(self.xy.gather(-2, wide + 1), part[..., None])
         heading = self.heading.gather(-1, start)
         return xy, heading.lerp(self.heading.gather(-1, start + 1), part.clamp(0, 1))
+
+
+def ego_index(scenario: Scenario) -> int:
+    """Finds the sdc of a scenario.
+
+    Raises:
+        ValueError: There is not exactly one, or it is absent at the current step.
+    """
+    is_sdc = scenario.agents.is_sdc & scenario.agents.valid
+    present = is_sdc & scenario.log.valid[:, CURRENT_STEP]
+    if int(is_sdc.sum()) != 1 or not present.any():
+        raise ValueError(
+            f"wanted one sdc that is present at the current step, got {int(is_sdc.sum())} of which "
+            f"{int(present.sum())} are present, in scenario {scenario.scenario_id[0]!r}"
+        )
+    return int(is_sdc.nonzero()[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,16 +189,10 @@ def _logged_way(
     scenario: Scenario,
 ) -> tuple[Float[Tensor, "samples 2"], Float[Tensor, " samples"]]:
     """Reads where the sdc is at the current step, and after each metre that it goes forward."""
-    sdc = scenario.agents.is_sdc.nonzero()[:, 0]
+    ego = ego_index(scenario)
     log = scenario.log.slice(CURRENT_STEP, scenario.log.num_steps)
-    if len(sdc) != 1 or not log.valid[sdc[0], 0]:
-        raise ValueError(
-            f"a route needs one sdc that is present at the current step, "
-            f"scenario {scenario.scenario_id[0]!r} has {len(sdc)} sdcs"
-        )
-    valid = log.valid[sdc[0]]
-    xy = log.xy[sdc[0]][valid].double()
-    heading = log.heading[sdc[0]][valid].double()
+    valid = log.valid[ego]
+    xy, heading = log.xy[ego][valid].double(), log.heading[ego][valid].double()
     forward = rotate(xy.diff(dim=0), -heading[1:])[:, 0].cumsum(0).cummax(0).values.clamp(min=0)
     metres = forward.floor().long()
     starts = metres.diff(prepend=metres.new_zeros(1)) > 0

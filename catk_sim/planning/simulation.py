@@ -15,7 +15,8 @@ from catk_sim.dynamics import StateDynamics
 from catk_sim.envs.background import Background
 from catk_sim.planning.calls import Problem
 from catk_sim.planning.drivers import EgoDriver
-from catk_sim.planning.observing import ego_history, ego_index
+from catk_sim.planning.observing import ego_history
+from catk_sim.planning.route import ego_index
 from catk_sim.planning.tracking import EgoState, brake
 from catk_sim.rollout import Policy, sim_agents, without_late_agents
 from catk_sim.simulator import Simulator
@@ -106,6 +107,15 @@ def drive(
 
     Raises:
         ValueError: A scenario has no sdc at the current step, or groups of the traffic share types.
+
+    Example:
+        >>> from catk_sim.datasets import open_scenarios
+        >>> from catk_sim.planning.drivers import PlannerDriver
+        >>> from catk_sim.planning.loading import load_planner
+        >>> scenarios = [next(iter(open_scenarios("synthetic")))]
+        >>> driven = drive(PlannerDriver(lambda: load_planner("idm")), scenarios, num_steps=10)
+        >>> driven.rollout.simulated.num_steps
+        21
     """
     worlds = [scenario.to(torch.float32) for scenario in scenarios]
     for world in worlds:
@@ -143,18 +153,24 @@ def drive(
                 valid=torch.stack([action.valid for action in actions], dim=1),
             ),
         ),
-        failures=tuple(
-            Failure(
-                scenario_id=world.scenario_id[0],
-                step=step,
-                reason=problem.reason,
-                details=problem.details,
-            )
-            for world, problem, step in zip(worlds, problems, failed, strict=True)
-            if problem is not None
-        ),
+        failures=_failures(worlds, problems, failed),
         seconds=tuple(ego.seconds),
         start_seconds=tuple(ego.start_seconds),
+    )
+
+
+def _failures(
+    worlds: Sequence[Scenario], problems: Sequence[Problem | None], steps: Sequence[int | None]
+) -> tuple[Failure, ...]:
+    return tuple(
+        Failure(
+            scenario_id=world.scenario_id[0],
+            step=step,
+            reason=problem.reason,
+            details=problem.details,
+        )
+        for world, problem, step in zip(worlds, problems, steps, strict=True)
+        if problem is not None
     )
 
 

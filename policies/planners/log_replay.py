@@ -26,8 +26,7 @@ class LogReplayPlanner:
         """Reads where the sdc was, until it is seen no more."""
         if context.log is None:
             raise ValueError(f"{self.name} wants a context with the log, got one without")
-        log, is_sdc = context.log.log, context.log.agents.is_sdc
-        sdc = int(is_sdc.nonzero()[0])
+        log, sdc = context.log.log, int(context.log.agents.sdc_index)
         future = log.slice(CURRENT_STEP, log.num_steps)
         states = torch.cat([future.xy, future.heading[..., None], future.velocity], dim=-1)[sdc]
         count = int(future.valid[sdc].cumprod(dim=0).sum())

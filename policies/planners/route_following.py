@@ -12,7 +12,7 @@ from torch import Tensor
 from catk_sim.constants import STEP_SECONDS
 from policies.idm import IDM
 from policies.planners.road import Road
-from policies.planners.situation import Situation
+from policies.planners.situation import Obstacles, Situation
 
 MARGIN = 0.2
 """Free space to either side that the ego wants (m)."""
@@ -106,10 +106,12 @@ def simulate(situation: Situation, wishes: Wishes, idm: IDM) -> Drives:
     angle = ego.heading - float(route.pose_at(torch.tensor([situation.arc]))[1])
     angle = math.remainder(angle, 2 * math.pi)
     start = [situation.arc, lateral, angle, ego.speed, ego.acceleration, ego.curvature]
+    half_length, half_width = (ego.size[:2] / 2).tolist()
+    obstacles = situation.obstacles.grown(along=half_length, aside=half_width + MARGIN)
     # (quantities, drives)
     states = [np.tile(np.array(start)[:, None], len(wishes.offset))]
-    for step in range(1, len(situation.obstacles.arc)):
-        states.append(_step(states[-1], step, situation, wishes, idm))
+    for step in range(1, len(obstacles.arc)):
+        states.append(_step(states[-1], step, obstacles, situation.road, wishes, idm))
     quantities = torch.tensor(np.stack(states, axis=-1), dtype=torch.float32)
     arc, lateral, angle, speed, acceleration, curvature = quantities
     xy, along = (part.unflatten(0, arc.shape) for part in route.pose_at(arc.flatten()))
@@ -127,13 +129,17 @@ def simulate(situation: Situation, wishes: Wishes, idm: IDM) -> Drives:
 
 
 def _step(
-    state: Float[ndarray, "6 drives"], step: int, situation: Situation, wishes: Wishes, idm: IDM
+    state: Float[ndarray, "6 drives"],
+    step: int,
+    obstacles: Obstacles,
+    road: Road,
+    wishes: Wishes,
+    idm: IDM,
 ) -> Float[ndarray, "6 drives"]:
     arc, lateral, angle, speed, before, steered = state
-    road = situation.road
-    metre = np.clip(arc.astype(np.int64), 0, len(road.curvature) - 1)
+    metre = np.minimum(np.maximum(arc.astype(np.int64), 0), len(road.curvature) - 1)
     free = _free(speed, metre, road, wishes, idm)
-    held_up = _held_up(state, step, situation, wishes, idm)
+    held_up = _held_up(state, step, obstacles, wishes, idm)
     acceleration = np.minimum(np.minimum(free, held_up), wishes.max_acceleration)
     later = np.maximum(speed + _smooth(acceleration, before, speed) * STEP_SECONDS, 0)
     distance = (speed + later) / 2 * STEP_SECONDS
@@ -142,7 +148,7 @@ def _step(
     turn = curvature * distance
     middle = angle + turn / 2
     forward = distance * np.cos(middle) / np.maximum(1 - lateral * bend, MIN_STRETCH)
-    return np.stack(
+    return np.array(
         [
             arc + forward,
             lateral + distance * np.sin(middle),
@@ -176,22 +182,20 @@ def _later(
 
 
 def _held_up(
-    state: Float[ndarray, "6 drives"], step: int, situation: Situation, wishes: Wishes, idm: IDM
+    state: Float[ndarray, "6 drives"], step: int, obstacles: Obstacles, wishes: Wishes, idm: IDM
 ) -> Float[ndarray, " drives"]:
     """Accelerates as much as the strictest of those in the way lets it."""
-    obstacles, size = situation.obstacles, situation.ego.size
     # (quantities, drives, 1)
     arc, lateral, _, speed, _, _ = state[..., None]
     offset = wishes.offset[:, None]
-    room = obstacles.aside[step] + (float(size[1]) / 2 + MARGIN)
-    other = obstacles.lateral[step]
+    room, other = obstacles.aside[step], obstacles.lateral[step]
     distance = obstacles.arc[step] - arc
     blocks = (
         (other > np.minimum(lateral, offset) - room)
         & (other < np.maximum(lateral, offset) + room)
         & (distance > 0)
     )
-    gap = np.where(blocks, distance - (obstacles.along[step] + float(size[0]) / 2), math.inf)
+    gap = np.where(blocks, distance - obstacles.along[step], math.inf)
     follow = idm.follow(speed, gap, speed - obstacles.speed[step]).min(axis=1)
     return np.maximum(idm.max_acceleration + follow, -idm.max_deceleration)
 
@@ -221,9 +225,10 @@ def _steer(
 ) -> Float[ndarray, " drives"]:
     """Chooses a curvature: a damped oscillator in the way driven, with bounds."""
     length = np.maximum(speed * STEERING_TIME, MIN_STEERING_LENGTH)
-    error = np.clip(error / length, -MAX_APPROACH, MAX_APPROACH)
+    # Not `np.clip`, which is slow on few numbers.
+    error = np.minimum(np.maximum(error / length, -MAX_APPROACH), MAX_APPROACH)
     wanted = bend - (error + 2 * DAMPING * np.sin(angle)) / length
-    wanted = np.clip(wanted, -MAX_CURVATURE, MAX_CURVATURE)
+    wanted = np.minimum(np.maximum(wanted, -MAX_CURVATURE), MAX_CURVATURE)
     fast = np.maximum(speed, 1)
     rate = np.minimum(MAX_YAW_ACCELERATION / fast, MAX_LATERAL_JERK / fast**2)
     rate = np.minimum(rate, MAX_CURVATURE_RATE) * STEP_SECONDS

@@ -1,7 +1,7 @@
 """What a planner finds on its way: other agents, red lights, limits."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -161,6 +161,10 @@ class Obstacles:
         placed = torch.cat([_interpolated(values[:, near], num_steps), walls], dim=-1)
         arc, lateral, along, aside, speed = placed.double().numpy()
         return cls(arc=arc, lateral=lateral, along=along, aside=aside, speed=speed)
+
+    def grown(self, *, along: float, aside: float) -> "Obstacles":
+        """Lets them reach farther (m), so that whoever comes near them may be taken for a point."""
+        return replace(self, along=self.along + along, aside=self.aside + aside)
 
 
 def _interpolated(

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from catk_sim.metrics.planning import worst_scenarios, write_records
-from catk_sim.metrics.planning.records import number
+from catk_sim.metrics.records import number
 from catk_sim.report import write_report
 from trainers.benchmark import Benchmark
 from trainers.distributed import is_main

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from catk_sim.metrics.planning import summarize
-from catk_sim.metrics.planning.records import number
+from catk_sim.metrics.records import number
 from catk_sim.report import Figure, Measure, Report
 from trainers.evaluation_report import Recorder
 from trainers.planning.evaluator import Measured

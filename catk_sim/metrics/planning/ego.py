@@ -42,7 +42,7 @@ class EgoScenes(TensorTree):
         flat = scenario.map(lambda tensor: tensor.reshape(num_scenes, *tensor.shape[len(batch) :]))
         inner = simulated.valid.dim() - 2
         motion = simulated.map(lambda tensor: tensor.reshape(-1, num_scenes, *tensor.shape[inner:]))
-        index = flat.agents.is_sdc.to(torch.uint8).argmax(dim=-1)
+        index = flat.agents.sdc_index
         return cls(
             scenario=flat,
             motion=motion,

@@ -157,6 +157,15 @@ def evaluate_ego(simulated: Trajectory, scenario: Scenario, route: ProjectsOnRou
     Raises:
         ValueError: A scenario does not have exactly one sdc, nothing was simulated, or the motion
             is that of other agents.
+
+    Example:
+        >>> import torch
+        >>> from catk_sim.datasets import open_scenarios
+        >>> from catk_sim.planning.route import Route
+        >>> scenario = next(iter(open_scenarios("synthetic"))).to(torch.float32)
+        >>> metrics = evaluate_ego(scenario.log, scenario, Route.from_scenario(scenario))
+        >>> float(metrics.score) > 0.9  # The log itself.
+        True
     """
     batch = scenario.agents.is_sdc.shape[:-1]
     scenes = EgoScenes.of(simulated, scenario)

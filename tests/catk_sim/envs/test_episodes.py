@@ -161,3 +161,21 @@ def test_moving_vehicles_are_the_nearest_present_ones() -> None:
     assert few.sum() == 3
     distance = crowd.log.xy[:, CURRENT_STEP].norm(dim=-1)
     assert distance[few].max() < distance[able & ~few].min()
+
+
+@pytest.mark.parametrize("controlled", ["sdc", MovingVehicles(max_count=2, min_distance=0.0)])
+def test_whether_others_leave_the_road_is_not_looked_for_and_changes_nothing(
+    controlled: Any,
+) -> None:
+    # B is off the road all the time.
+    few, all_of_them = (make(controlled=controlled, max_agents=3) for _ in range(2))
+    all_of_them.envs.worlds.judges_controlled_only = False
+    for _ in range(3):
+        action = forward(2, 0, 0)[:, : few.agents_per_world]
+        one, other = few.step(action), all_of_them.step(action)
+        assert torch.equal(one.offroad, other.offroad)
+        assert torch.equal(one.reward, other.reward)
+    still = torch.zeros(1, 3) if few.agents_per_world == 1 else torch.zeros(1, 3, 3)
+    judged = few.envs.worlds.step(still)
+    assert judged.offroad is not None
+    assert not (judged.offroad & ~few.state.controlled).any()

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from catk_sim.metrics.planning.bootstrap import (
+from catk_sim.metrics.bootstrap import (
     Estimate,
     estimate_ratios,
     paired_differences,
     summarize,
 )
-from catk_sim.metrics.planning.records import Record
+from catk_sim.metrics.records import Record
 
 
 def records_of(values: list[float], name: str = "score") -> list[Record]:
@@ -84,7 +84,7 @@ def test_words_are_left_out() -> None:
 def test_many_scenarios_are_resampled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     records = records_of(some_values(30))
     whole = summarize(records, num_resamples=100)["score"]
-    monkeypatch.setattr("catk_sim.metrics.planning.bootstrap.CHUNK", 7 * 30)
+    monkeypatch.setattr("catk_sim.metrics.bootstrap.CHUNK", 7 * 30)
     parts = summarize(records, num_resamples=100)["score"]
     assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), abs=1e-12)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from catk_sim.metrics.planning.records import Record, worst_scenarios, write_records
+from catk_sim.metrics.records import Record, worst_scenarios, write_records
 
 RECORDS: list[Record] = [
     {"scenario_id": "a", "score": 0.5, "offroad": math.nan},

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from catk_sim.metrics.planning.records import Record, number
+from catk_sim.metrics.records import Record, number
 
 CHUNK = 1 << 22
 """Draws that are made together, which bounds the memory."""
