@@ -8,7 +8,8 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterator
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -18,11 +19,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
+
+from catk_sim.command import run_command
 
 OPTIONAL = {
     "stable_baselines3": ("rl", "train with PPO, drive with its policies"),
-    "pettingzoo": ("pettingzoo", "the multi-agent environment as PettingZoo has it"),
+    "pettingzoo": ("pettingzoo", "have the multi-agent environment as PettingZoo does"),
     "pyarrow": ("parquet", "read Argoverse 2, write tables as Parquet"),
     "nbclient": ("notebooks", "run the notebooks"),
 }
@@ -66,6 +69,7 @@ def examine() -> list[Finding]:
         _found("accelerator", _accelerators),
         _found("environment", _environment),
         _found("film writer", _ffmpeg),
+        _window(),
         _kernels(),
         *_extras(),
         _waymo(),
@@ -127,6 +131,20 @@ def _ffmpeg() -> str:
     return imageio_ffmpeg.get_ffmpeg_exe()
 
 
+def _window() -> Finding:
+    """Opens a window, as `render_mode="human"` does, and closes it."""
+    from catk_sim.visualization.window import Window
+
+    subject = "window"
+    try:
+        Window("catk-sim", fps=10).close()
+    except RuntimeError as error:
+        return Finding(subject=subject, verdict=Verdict.OPTIONAL, detail=str(error))
+    return Finding(
+        subject=subject, verdict=Verdict.OK, detail='render_mode="human" finds a display'
+    )
+
+
 def _kernels() -> Finding:
     """Asks the policies, which the simulator does not know, for their kernels."""
     subject = "compiled kernels"
@@ -160,11 +178,13 @@ def _waymo() -> Finding:
         return Finding(subject=WAYMO, verdict=Verdict.OPTIONAL, detail=detail)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Prints the report; returns 1 if something is broken."""
+    description, _ = (__doc__ or "").split("\n\n", maxsplit=1)
+    ArgumentParser(prog="python -m catk_sim.doctor", description=description).parse_args(arguments)
     findings = examine()
     styles = {Verdict.OK: "green", Verdict.OPTIONAL: "yellow", Verdict.BROKEN: "bold red"}
-    table = Table(show_header=False, box=None, pad_edge=False)
+    table = Table("", "", Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
     for finding in findings:
         table.add_row(
             finding.subject,
@@ -177,4 +197,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -84,6 +84,14 @@ def rollout(
 
     Returns:
         An episode whose batch is (num_rollouts, *batch of the scenario).
+
+    Example:
+        >>> from catk_sim.datasets import open_scenarios
+        >>> from policies.registry import make_policy
+        >>> scenario = next(iter(open_scenarios("synthetic"))).to(torch.float32)
+        >>> driven = rollout(make_policy("idm"), scenario, num_rollouts=4)
+        >>> driven.simulated.xy.shape  # Rollouts, agents, steps of 0.1 s, x and y (m).
+        torch.Size([4, 40, 91, 2])
     """
     simulator = Simulator(policy.dynamics)
     per_action = policy.dynamics.steps_per_action

@@ -6,17 +6,10 @@ import torch
 from rich.console import Console
 
 from catk_sim.datatypes import Scenario
-from catk_sim.metrics.collision import collision_indication
-from catk_sim.metrics.offroad import offroad_indication
 from catk_sim.metrics.summary import summarize_rollouts
 from catk_sim.report import write_report
 from catk_sim.rollout import Policy, rollout
-from catk_sim.visualization import (
-    BirdsEyeRenderer,
-    rollout_frames,
-    side_by_side,
-    write_video,
-)
+from catk_sim.visualization import write_rollout_grid
 from catk_sim.visualization.figures import plot_learning_curves, plot_rollouts_over_log
 from policies.checkpoint import load_checkpoint
 from trainers.benchmark import Evaluator, Measured
@@ -40,7 +33,7 @@ CURVES = ("loss", "accuracy", "closed_loop_ade")
 """What is drawn over the steps of training."""
 
 SHOWN_ROLLOUTS = 4
-"""Rollouts in the plot. The film shows the first."""
+"""Rollouts of each policy in the plot and in the film."""
 
 PLAYED_SCENES = 8
 """Scenarios that can be played in the HTML report."""
@@ -92,20 +85,13 @@ def _most_telling(results: Mapping[str, Measured]) -> int:
 
 def _show(run: Run, policies: Mapping[str, Policy], scenario: Scenario) -> None:
     world = scenario.select(0).to("cpu")
-    renderer = BirdsEyeRenderer(world, size=600)
-    episodes, films, captions = {}, {}, {}
+    episodes, captions = {}, {}
     for name, policy in policies.items():
         generator = torch.Generator(run.device).manual_seed(run.config.seed)
         driven = rollout(policy, scenario, num_rollouts=SHOWN_ROLLOUTS, generator=generator)
         episodes[name] = driven.map(lambda tensor: tensor[:, 0].cpu())
-        episode = episodes[name].select(0)
-        summary = summarize_rollouts(episodes[name].simulated, world, episode.final.controlled)
+        controlled = episodes[name].select(0).final.controlled
+        summary = summarize_rollouts(episodes[name].simulated, world, controlled)
         captions[name] = f"ADE {summary.table()['all']['ade']:.2f} m"
-        films[name] = rollout_frames(
-            episode,
-            renderer,
-            collided=collision_indication(episode.simulated, world).value > 0,
-            offroad=offroad_indication(episode.simulated, world).value > 0,
-        )
     plot_rollouts_over_log(world, episodes, run.folder / "rollouts.png", captions=captions)
-    write_video(side_by_side(films), run.folder / "rollouts.mp4")
+    write_rollout_grid(world, episodes, run.folder / "rollouts.mp4")

@@ -18,6 +18,12 @@ def collate(scenarios: Sequence[Scenario]) -> Scenario:
     Raises:
         ValueError: If there is no scenario, if one has batch dimensions already, or if they differ
             in dtype.
+
+    Example:
+        >>> from itertools import islice
+        >>> from catk_sim.datasets import open_scenarios
+        >>> collate(list(islice(open_scenarios("synthetic"), 2))).batch_size
+        2
     """
     if not scenarios:
         raise ValueError("collate needs at least one scenario, got none")

@@ -118,6 +118,11 @@ def open_scenarios(data: str | Path, *, on_error: OnError = fail) -> Source:
         DataError: If the data has no accepted form, or mixes several.
         FileNotFoundError: If there is nothing there.
         ValueError: If "synthetic:..." is malformed.
+
+    Example:
+        >>> for scenario in open_scenarios("synthetic:1:7"):
+        ...     print(scenario.scenario_id[0], scenario.log.num_agents)
+        synthetic-roundabout-7000000 36
     """
     name = str(data)
     if name == SYNTHETIC:

@@ -19,6 +19,7 @@ ACTIONS = ("token", "delta", "bicycle", "state")
 CONTROLLED = ("all", "sdc", "to_predict")
 OBSERVATIONS = ("scene", "sdc", "agents", "minimal")
 INFRACTIONS = ("collision", "offroad")
+RENDER_MODES = ("human", "rgb_array")
 
 
 @runtime_checkable
@@ -84,7 +85,8 @@ class EnvConfig:
     output: Literal["numpy", "torch"] = "numpy"
     """What the vector environment returns."""
     render_mode: str | None = None
-    """"rgb_array" for pictures from above."""
+    """"rgb_array" for pictures from above, "human" for a window in which `reset` and `step` show
+    all worlds, in real time at most. It opens at the first reset and needs a display."""
     device: torch.device | str = "cpu"
     """Where it is simulated."""
     dtype: torch.dtype = torch.float32
@@ -103,7 +105,7 @@ class EnvConfig:
         if self.observation is not None:
             _one_of("observation", self.observation, OBSERVATIONS)
         if self.render_mode is not None:
-            _one_of("render_mode", self.render_mode, ("rgb_array",))
+            _one_of("render_mode", self.render_mode, RENDER_MODES)
         for name in self.report:
             _one_of("report", name, INFRACTIONS)
         AutoresetMode(self.autoreset_mode)

@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode
 from typing_extensions import override
 
 from catk_sim.datatypes import SimState
+from catk_sim.envs.config import RENDER_MODES
 from catk_sim.envs.infos import Info, of_world
 from catk_sim.envs.vector_env import WaymoVectorEnv
 
@@ -18,9 +19,21 @@ class WaymoEnv(gymnasium.Env[Any, Any]):
 
     Args:
         **arguments: The fields of `EnvConfig`, except `autoreset_mode` and `output`.
+
+    Example:
+        >>> import catk_sim
+        >>> env = gymnasium.make(
+        ...     "CatK-Waymo-v0", data="synthetic:1", controlled="sdc", action="bicycle"
+        ... )
+        >>> observation, info = env.reset(seed=0)
+        >>> observation, reward, terminated, truncated, info = env.step(np.zeros(2, np.float32))
+        >>> int(info["step"])
+        11
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's type)
+    metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's type)
+        "render_modes": list(RENDER_MODES)
+    }
 
     def __init__(self, **arguments: Any) -> None:
         for name in ("autoreset_mode", "output"):
@@ -67,9 +80,17 @@ class WaymoEnv(gymnasium.Env[Any, Any]):
 
     @override
     def render(self) -> np.ndarray | None:
-        """Draws the world from above, as an array of (height, width, 3) bytes."""
+        """Draws the world from above, as an array of (height, width, 3) bytes.
+
+        Returns None where `render_mode` is "human": `reset` and `step` have shown the world.
+        """
         pictures = self._vector.render()
         return None if pictures is None else pictures[0]
+
+    @override
+    def close(self) -> None:
+        """Closes the window, if there is one."""
+        self._vector.close()
 
 
 def _single(info: Info) -> Info:

@@ -142,6 +142,11 @@ class WaymoParallelEnv(ParallelEnv[str, Observation, Any]):
         pictures = self._episodes.envs.render()
         return None if pictures is None else pictures[0]
 
+    @override
+    def close(self) -> None:
+        """Closes the window, if there is one."""
+        self._episodes.envs.close()
+
     def _find_agents(self) -> list[str]:
         envs = self._episodes.envs
         found: dict[str, None] = {}

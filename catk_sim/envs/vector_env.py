@@ -14,14 +14,14 @@ from torch import Tensor
 
 from catk_sim.constants import CURRENT_STEP, STEP_SECONDS
 from catk_sim.datatypes import SimState
-from catk_sim.envs.config import EnvConfig, Scenarios
+from catk_sim.envs.config import RENDER_MODES, EnvConfig, Scenarios
 from catk_sim.envs.infos import Info, of_world, to_numpy, with_masks
 from catk_sim.envs.options import ResetOptions
+from catk_sim.envs.pictures import Pictures, Screen
 from catk_sim.envs.scenarios import ScenarioOrder, load_data, most_agents
 from catk_sim.envs.views import view_space
 from catk_sim.envs.worlds import Outcome, Worlds
 from catk_sim.observation import fit, observation_space
-from catk_sim.visualization.bev import BirdsEyeRenderer
 
 StepResult = tuple[Any, Any, Any, Any, Info]
 
@@ -55,9 +55,21 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
     Args:
         num_envs: How many worlds.
         **arguments: The fields of `EnvConfig`.
+
+    Example:
+        >>> import catk_sim, gymnasium
+        >>> envs = gymnasium.make_vec(
+        ...     "CatK-Waymo-v0", num_envs=3, data="synthetic:1", controlled="sdc", action="delta"
+        ... )
+        >>> observation, info = envs.reset(seed=0)
+        >>> _, reward, terminated, truncated, _ = envs.step(envs.action_space.sample())
+        >>> reward.shape
+        (3,)
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's type)
+    metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's type)
+        "render_modes": list(RENDER_MODES)
+    }
 
     def __init__(self, num_envs: int = 1, **arguments: Any) -> None:
         if num_envs < 1:
@@ -82,7 +94,13 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
         self._orders = [ScenarioOrder() for _ in range(num_envs)]
         self._random = [seeding.np_random(first + world)[0] for world in range(num_envs)]
         self.use_generator(0, self._random[0])
-        self._renderers: dict[int, BirdsEyeRenderer] = {}
+        follow = "sdc" if self.config.controls_sdc else "scene"
+        fps = self.metadata["render_fps"]
+        self._screen = (
+            Screen(num_envs, follow=follow, fps=fps) if self.render_mode == "human" else None
+        )
+        self._pictures = self._screen.pictures if self._screen else Pictures(follow=follow)
+        self._happened: tuple[Tensor | None, Tensor | None] = None, None
         self._indices = np.full(num_envs, -1)
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
         self._over = np.zeros(num_envs, dtype=np.bool_)
@@ -119,6 +137,7 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
         self._begin(chosen)
         entries = {**self._current_entries(), **self._reset_entries()}
         info = with_masks(self._returned(entries), self._mask(chosen.worlds))
+        self._show()
         return self._returned(self.worlds.observe()), info
 
     def step(self, actions: np.ndarray | Tensor) -> StepResult:
@@ -138,6 +157,7 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
         if renewed.all():
             return self._restart_all()
         outcome = self.worlds.step(actions)
+        self._happened = outcome.collision, outcome.offroad
         self._elapsed += self.worlds.steps_per_action
         if renewed.any():
             outcome = _without(outcome, renewed)
@@ -148,11 +168,18 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
         return self._result(outcome, self._info(outcome, renewed))
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """Draws every world from above, as arrays of (height, width, 3) bytes."""
-        if self.render_mode is None:
+        """Draws every world from above, as arrays of (height, width, 3) bytes.
+
+        Returns None where `render_mode` is "human": `reset` and `step` have shown the worlds.
+        """
+        if self.render_mode != "rgb_array":
             return None
-        state = self.state.to("cpu")
-        return tuple(self._picture(world, state.select(world)) for world in range(self.num_envs))
+        return self._pictures.draw(self.state, **self._marks())
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Closes the window, if there is one."""
+        if self._screen is not None:
+            self._screen.close()
 
     def use_generator(self, world: int, random: np.random.Generator) -> None:
         """Gives a world another source of randomness, and starts its data anew."""
@@ -192,8 +219,7 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
             indices = [self._next_index(world, chosen.indices) for world in chosen.worlds]
             self.worlds.reset(chosen.worlds, [self._data[index] for index in indices])
             self._indices[list(chosen.worlds)] = indices
-        for world in chosen.worlds:
-            self._renderers.pop(world, None)
+        self._pictures.forget(chosen.worlds)
         self._elapsed[list(chosen.worlds)] = 0
         self._over[list(chosen.worlds)] = False
 
@@ -253,11 +279,18 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
             **(with_masks(self._returned(self._reset_entries()), renewed) if renewed.any() else {}),
         }
 
-    def _picture(self, world: int, state: SimState) -> np.ndarray:
-        if world not in self._renderers:
-            follow = "sdc" if self.config.controls_sdc else "scene"
-            self._renderers[world] = BirdsEyeRenderer(state.scenario, follow=follow)
-        return self._renderers[world].render(state)
+    def _show(self) -> None:
+        if self._screen is not None:
+            self._screen.show(self.state, **self._marks())
+
+    def _marks(self) -> dict[str, Tensor]:
+        """Tells what befell agents in the last step of the episodes that are played."""
+        nobody = torch.zeros(self.state.controlled.shape, dtype=torch.bool)
+        began = torch.as_tensor(self._elapsed == 0)[:, None]
+        return {
+            name: nobody if agents is None else fit(agents.cpu(), 1, nobody.shape[1]) & ~began
+            for name, agents in zip(("collided", "offroad"), self._happened, strict=True)
+        }
 
     def _current_entries(self) -> Info:
         state = self.state
@@ -297,6 +330,7 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
         reward = outcome.reward.double() if self.config.output == "numpy" else outcome.reward
         given = (self.worlds.observe(), reward, outcome.terminated, outcome.truncated)
         observation, reward, terminated, truncated = (self._returned(entry) for entry in given)
+        self._show()
         return observation, reward, terminated, truncated, info
 
     def _returned(self, value: Any) -> Any:

@@ -93,6 +93,14 @@ def summarize_rollouts(
         simulated: `Rollout.simulated`: rollouts along the first dimension, then the scenario's.
         scenario: What was logged.
         controlled: Agents whom the policy drives; by default all.
+
+    Example:
+        >>> import torch
+        >>> from catk_sim.datasets import open_scenarios
+        >>> scenario = next(iter(open_scenarios("synthetic"))).to(torch.float32)
+        >>> replayed = scenario.log.repeat(2)  # Two rollouts that do what was logged.
+        >>> summarize_rollouts(replayed, scenario).table()["vehicle"]["ade"]
+        0.0
     """
     counted = scenario.agents.valid & scenario.log.valid[..., CURRENT_STEP]
     if controlled is not None:

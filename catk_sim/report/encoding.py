@@ -54,7 +54,7 @@ def encode_scene(scene: ReportScene) -> str:
         },
     }
     text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
-    return base64.b64encode(gzip.compress(text, compresslevel=9, mtime=0)).decode("ascii")
+    return base64.b64encode(gzip.compress(text, compresslevel=6, mtime=0)).decode("ascii")
 
 
 def _agents(scenario: Scenario) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from catk_sim.datasets.whole_file import whole_file
 from catk_sim.datatypes import AgentType, TrafficLightState
-from catk_sim.report.charts import histogram_svg
 from catk_sim.report.encoding import as_json, encode_scene
 from catk_sim.report.records import Figure, Measure, Report
 from catk_sim.visualization import colors
@@ -134,6 +133,9 @@ def _headings(measures: Mapping[str, Measure]) -> str:
 def _histograms(report: Report) -> str:
     if not report.histograms:
         return ""
+    # Here, so that those who only load this package do without matplotlib's 30 MB.
+    from catk_sim.report.charts import histogram_svg
+
     charts = "".join(f"<figure>{histogram_svg(each)}</figure>" for each in report.histograms)
     names = [name for name in report.histograms[0].counts if name != "log"]
     keys = '<span class="key log">log</span>' + "".join(

@@ -196,6 +196,14 @@ def tokenize(
         vocabulary: The tokens.
         sdc_radius: If given, agents are hidden while they are at least this far (m) from the sdc.
         box_size: Length and width (m) of each agent; by default its type's.
+
+    Example:
+        >>> import torch
+        >>> from catk_sim.datasets import open_scenarios
+        >>> scenario = next(iter(open_scenarios("synthetic"))).to(torch.float32)
+        >>> tokenized = tokenize(scenario.log, scenario.agents, MotionVocabulary.default())
+        >>> tokenized.tokens.token.shape  # Agents, half seconds.
+        torch.Size([40, 18])
     """
     prepared = prepare(log, agents, sdc_radius=sdc_radius)
     return match_trajectory(prepared, agents, vocabulary, box_size=box_size)

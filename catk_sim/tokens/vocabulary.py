@@ -61,6 +61,10 @@ class MotionVocabulary(TensorTree):
         size: Length and width (m) of the box that stands for all agents of a type when motions are
             compared.
         digest: Identifies the contents; a checkpoint names the digest it was trained with.
+
+    Example:
+        >>> MotionVocabulary.default().poses.shape
+        torch.Size([3, 2048, 6, 3])
     """
 
     poses: Float[Tensor, "types tokens 6 3"]

@@ -24,6 +24,7 @@ _MARKS = {
 _TRAIL_PARTS = 3
 _SMALLEST_SIDE = 6.0  # Pixels of a picture of 800: a pedestrian stays visible in a wide view.
 _SHORTEST_MARKED = 9.0  # Pixels. On a shorter agent the mark would hide the colour.
+_SMALLEST_CROSSED = 12.0  # Pixels of a ring's radius. In a smaller one a cross would be a blot.
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -145,9 +146,10 @@ def _draw_warnings(
         (ring, colors.COLLISION, agents.collided),
     ):
         lines = agents.xy[warned, None] + reach[warned] * shape
-        canvas.stroke(lines, colors.INK, width + 2, closed=True)
+        canvas.stroke(lines, colors.INK, width + canvas.width(2.0), closed=True)
         canvas.stroke(lines, color, width, closed=True)
-    hit = agents.collided
+    is_large = reach[:, 0, 0] * canvas.camera.pixels_per_metre >= _SMALLEST_CROSSED
+    hit = agents.collided & is_large
     for bar in (ring[[4, 20]], ring[[12, 28]]):
         canvas.stroke(agents.xy[hit, None] + reach[hit] * bar, colors.COLLISION, width)
 

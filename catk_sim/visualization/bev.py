@@ -53,6 +53,7 @@ class BirdsEyeRenderer:
             else where the log has it first.
         legend: Whether to draw the legend into every picture.
         title: To write above the time.
+        is_written_on: Whether title, time and scale stand in the pictures.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class BirdsEyeRenderer:
         follow: Follow = "scene",
         legend: bool = False,
         title: str = "",
+        is_written_on: bool = True,
     ) -> None:
         require_one_world(scenario)
         scenario = scenario.to("cpu")
@@ -76,7 +78,9 @@ class BirdsEyeRenderer:
         self._framing = Framing(scenario, follow)
         metres = self._framing.metres if metres is None else metres
         self._backdrop = Backdrop(scenario.roadgraph, size=size, metres=metres)
-        self._annotations = Annotations(self._backdrop.lens, title=title, legend=legend)
+        self._annotations = (
+            Annotations(self._backdrop.lens, title=title, legend=legend) if is_written_on else None
+        )
 
     def render(
         self,
@@ -139,7 +143,8 @@ class BirdsEyeRenderer:
         if modes is not None:
             self._draw_modes(canvas, xy[:, -1], modes.to("cpu"), shown)
         draw_agents(canvas, visible)
-        self._annotations.write(canvas.pixels, step)
+        if self._annotations is not None:
+            self._annotations.write(canvas.pixels, step)
         return canvas.pixels
 
     def _check(self, motion: Trajectory) -> None:
@@ -227,6 +232,16 @@ def render_state(
     """Draws one state from above. For many states of a world, keep a `BirdsEyeRenderer`.
 
     The arguments are those of `BirdsEyeRenderer` and of its `render`.
+
+    Example:
+        >>> import torch
+        >>> from catk_sim.datasets import open_scenarios
+        >>> from catk_sim.dynamics import StateDynamics
+        >>> from catk_sim.simulator import Simulator
+        >>> scenario = next(iter(open_scenarios("synthetic"))).to(torch.float32)
+        >>> state = Simulator(StateDynamics()).reset(scenario, scenario.agents.is_sdc)
+        >>> render_state(state, size=400, follow="sdc").shape
+        (400, 400, 3)
     """
     renderer = BirdsEyeRenderer(
         state.scenario, size=size, metres=metres, follow=follow, legend=legend, title=title

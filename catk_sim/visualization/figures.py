@@ -51,6 +51,17 @@ def plot_rollouts_over_log(
 
     Returns:
         The path.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from catk_sim.datasets import open_scenarios
+        >>> from catk_sim.rollout import rollout
+        >>> from policies.registry import make_policy
+        >>> scenario = next(iter(open_scenarios("synthetic"))).to(torch.float32)
+        >>> driven = {"IDM": rollout(make_policy("idm"), scenario)}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plot_rollouts_over_log(scenario, driven, f"{folder}/figure.svg").name
+        'figure.svg'
     """
     require_one_world(scenario)
     if not rollouts:
@@ -100,6 +111,13 @@ def plot_learning_curves(
 
     Returns:
         The path.
+
+    Example:
+        >>> import tempfile
+        >>> log = [{"stage": "bc", "step": step, "loss": 1 / step} for step in (1, 2, 3)]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plot_learning_curves({"seed 0": log}, f"{folder}/curves.png").stat().st_size > 0
+        True
     """
     found = _metric_names(runs)
     metrics = found if metrics is None else metrics

@@ -105,6 +105,13 @@ def write_video(frames: Iterable[Frame], path: str | Path, *, fps: float | int =
 
     Raises:
         ValueError: The suffix is another one, a picture differs in size, or there is none.
+
+    Example:
+        >>> import tempfile
+        >>> gray = (np.full((32, 32, 3), 10 * index, dtype=np.uint8) for index in range(5))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_video(gray, f"{folder}/film.gif").suffix
+        '.gif'
     """
     path = Path(path)
     write_frames = {".mp4": _write_mp4, ".gif": _write_gif}.get(path.suffix.lower())
@@ -148,7 +155,7 @@ def _empty_page(
 ) -> tuple[Frame, list[tuple[int, int]]]:
     """Lays out a grid; returns it with titles and legend, and where the pictures go."""
     height, width = shape[:2]
-    font = max(11, width // 28)
+    font = min(max(11, width // 28), 32)
     bar = round(1.7 * font)
     rows = -(-len(titles) // columns)
     whole = columns * (width + _GAP) + _GAP

@@ -2,6 +2,7 @@ import pytest
 
 from catk_sim import doctor
 from catk_sim.doctor import Finding, Verdict
+from catk_sim.visualization import window
 
 
 def finding(subject: str) -> Finding:
@@ -50,3 +51,38 @@ def test_every_extra_that_is_named_exists() -> None:
     }
 
     assert {extra for extra, _ in doctor.OPTIONAL.values()} <= extras
+
+
+def test_a_machine_without_a_display_is_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(title: str, *, fps: int) -> None:
+        raise RuntimeError("no display")
+
+    monkeypatch.setattr(window, "Window", fail)
+    missing = finding("window")
+    assert (missing.verdict, missing.detail) == (Verdict.OPTIONAL, "no display")
+
+
+def test_a_display_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    class Window:
+        def __init__(self, title: str, *, fps: int) -> None:
+            opened.append(title)
+
+        def close(self) -> None:
+            opened.append("closed")
+
+    monkeypatch.setattr(window, "Window", Window)
+    assert finding("window").verdict == Verdict.OK
+    assert opened == ["catk-sim", "closed"]
+
+
+def test_the_doctor_tells_what_it_does_and_takes_nothing_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for arguments, code, told in ((["--help"], 0, "installation"), (["more"], 2, "more")):
+        with pytest.raises(SystemExit) as ended:
+            doctor.main(arguments)
+        assert ended.value.code == code
+        output = capsys.readouterr()
+        assert told in output.out + output.err

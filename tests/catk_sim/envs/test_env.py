@@ -40,6 +40,7 @@ def replay(action: str, env: WaymoEnv) -> np.ndarray:
     return data.numpy()
 
 
+@pytest.mark.usefixtures("windows")
 @pytest.mark.parametrize("controlled", ["all", "sdc"])
 @pytest.mark.parametrize("action", ACTIONS)
 def test_gymnasium_finds_nothing_to_complain_about(action: str, controlled: str) -> None:
