@@ -6,6 +6,9 @@ from collections.abc import Callable
 FAILED = 2
 INTERRUPTED = 130
 
+DEBUG = "With --debug an error shows its traceback."
+"""What the help of a command adds."""
+
 
 def run_command(
     command: Callable[[list[str]], int | None], arguments: list[str] | None = None

@@ -41,6 +41,8 @@ COMMANDS = {
     "training": Command(
         arguments=(
             *("trainers.catk", "debug", "--output", "{folder}/run", "--cache", "{folder}/cache"),
+            *("--data", "synthetic:4", "--model.hidden-dim", "16", "--model.num-agent-layers", "1"),
+            *("--model.map-agent-radius", "8", "--rollouts.num-rollouts", "1"),
             *("--bc.save-every", "1", "--catk.save-every", "1"),
         ),
         results=("run/bc/model.safetensors", "run/catk/model.safetensors", "run/metrics.json"),
@@ -49,9 +51,9 @@ COMMANDS = {
     ),
     "evaluation": Command(
         arguments=(
-            *("trainers.evaluate", "random_token", "idm", "--data", "synthetic:6"),
+            *("trainers.evaluate", "random_token", "idm", "--data", "synthetic:4"),
             *("--cache", "{folder}/cache", "--output", "{folder}/evaluation"),
-            *("--rollouts.num-rollouts", "4", "--rollouts.batch-size", "2"),
+            *("--rollouts.num-rollouts", "2", "--rollouts.batch-size", "2"),
         ),
         results=("evaluation/metrics.json",),
     ),
@@ -81,7 +83,7 @@ def finish(command: Command, folder: Path) -> float:
     """Runs a command to its end; returns how long it took (s)."""
     begin = time.monotonic()
     process = start(command, folder)
-    _, errors = process.communicate(timeout=600)
+    _, errors = process.communicate(timeout=3600)
     if process.returncode:
         raise KillError(f"{command.arguments[0]} ended with {process.returncode}:\n{errors}")
     return time.monotonic() - begin

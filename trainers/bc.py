@@ -173,7 +173,9 @@ def checkpoint_attention(model: nn.Module) -> None:
 
 def main(args: list[str]) -> None:
     """Runs the training that the command line asks for."""
-    config: BehaviorCloningConfig = parse_preset(BC_PRESETS, "demo", args)
+    config: BehaviorCloningConfig = parse_preset(
+        BC_PRESETS, "demo", args, prog="python -m trainers.bc"
+    )
     run = open_run(config, "bc")
     train_behavior_cloning(run, make_model(run, config.checkpoint), config.bc)
 

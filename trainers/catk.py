@@ -210,7 +210,7 @@ def _check_k(k: int, model: SMART | EgoGMM) -> None:
 
 def main(args: list[str]) -> None:
     """Trains, and compares the policy before and after fine-tuning."""
-    config: CatKConfig = parse_preset(CATK_PRESETS, "demo", args)
+    config: CatKConfig = parse_preset(CATK_PRESETS, "demo", args, prog="python -m trainers.catk")
     run = train(config)
     if isinstance(config, EgoCatKConfig):
         compare_ego(run)

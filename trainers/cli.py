@@ -7,25 +7,32 @@ from typing import TypeVar
 
 import tyro
 
-from catk_sim.command import run_command
+from catk_sim.command import DEBUG, run_command
 from trainers.distributed import leave
 
 Config = TypeVar("Config")
 
 
 def parse_preset(
-    presets: Mapping[str, Callable[[], Config]], default: str, args: list[str]
+    presets: Mapping[str, Callable[[], Config]],
+    default: str,
+    args: list[str],
+    *,
+    prog: str | None = None,
 ) -> Config:
     """Reads a preset's name and any changes to its fields.
 
     `debug --catk.num-steps 10` is the preset `debug` with one field changed. Without a name the
-    default preset is meant.
+    default preset is meant. `prog` is how the command is called.
     """
     named = args and not args[0].startswith("-")
     asks = args and args[0] in ("-h", "--help")
     options = {name: (inspect.getdoc(preset) or "", preset()) for name, preset in presets.items()}
     return tyro.extras.overridable_config_cli(
-        options, args=args if named or asks else [default, *args]
+        options,
+        args=args if named or asks else [default, *args],
+        prog=prog,
+        description=f"Each preset has fields to change; without one, {default} is run. {DEBUG}",
     )
 
 

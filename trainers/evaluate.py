@@ -23,6 +23,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from catk_sim.command import DEBUG
 from catk_sim.datasets.scenario_dataset import prepare_if_needed
 from catk_sim.datasets.whole_file import whole_file
 from catk_sim.metrics.sim_agents.realism import finite_or_none
@@ -230,7 +231,7 @@ def evaluate_egos(args: list[str]) -> None:
         PlannerEvaluationConfig,
         args=["--help"] if asks else args,
         prog="python -m trainers.evaluate",
-        description=PLANNERS,
+        description=f"{PLANNERS}\n{DEBUG}",
     )
     benchmark, _ = open_benchmark(config)
 
@@ -271,7 +272,10 @@ def main(args: list[str]) -> None:
         evaluate_egos(args)
         return
     config = tyro.cli(
-        EvaluationConfig, args=args, prog="python -m trainers.evaluate", description=__doc__
+        EvaluationConfig,
+        args=args,
+        prog="python -m trainers.evaluate",
+        description=f"{__doc__}\n{DEBUG}",
     )
     benchmark, num_scenarios = open_benchmark(config)
     policies = {

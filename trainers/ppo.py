@@ -371,7 +371,7 @@ def print_table(scores: Mapping[str, Score], config: PPOConfig) -> None:
 
 def main(args: list[str]) -> None:
     """Runs the training that the command line asks for."""
-    config: PPOConfig = parse_preset(PRESETS, "ego", args)
+    config: PPOConfig = parse_preset(PRESETS, "ego", args, prog="python -m trainers.ppo")
     folder = config.output
     if (folder / "config.json").exists():
         raise ValueError(f"{folder} has a run in it: choose another --output")

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import tyro
 from tqdm import tqdm
 
-from catk_sim.command import run_command
+from catk_sim.command import DEBUG, run_command
 from catk_sim.datasets.errors import DataError, fail
 from catk_sim.datasets.prepare import SKIPPED, report_lacks
 from catk_sim.datasets.sources import ACCEPTED, Source, open_scenarios
@@ -41,7 +41,12 @@ class ExportConfig:
 def main(arguments: list[str]) -> int:
     """Runs the command. Returns its exit code."""
     description = f"Writes scenarios as a WOMD file. SRC is {ACCEPTED}."
-    config = tyro.cli(ExportConfig, args=arguments, description=description)
+    config = tyro.cli(
+        ExportConfig,
+        args=arguments,
+        prog="python -m catk_sim.datasets.export",
+        description=f"{description} {DEBUG}",
+    )
     skipped: list[DataError] = []
     lacks: Counter[str] = Counter()
     on_error = skipped.append if config.on_error == "skip" else fail

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 import tyro
 from torch import distributed as dist
 
-from catk_sim.command import run_command
+from catk_sim.command import DEBUG, run_command
 from catk_sim.datasets.cache import ScenarioCache
 from catk_sim.datasets.conversion import ALONE, SKIPPED_NAME, Conversion, Team, convert
 from catk_sim.datasets.sources import ACCEPTED, open_scenarios
@@ -63,7 +63,12 @@ class PrepareConfig:
 def main(arguments: list[str]) -> int:
     """Runs the command. Returns its exit code."""
     description = f"Converts scenarios into a cache. SRC is {ACCEPTED}."
-    config = tyro.cli(PrepareConfig, args=arguments, description=description)
+    config = tyro.cli(
+        PrepareConfig,
+        args=arguments,
+        prog="python -m catk_sim.datasets.prepare",
+        description=f"{description} {DEBUG}",
+    )
     start = time.perf_counter()
     with _team() as team:
         made = convert(

@@ -15,8 +15,14 @@ UNFINISHED_SUFFIX = ".unfinished"
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Gives a path to write to, whose file takes its real name when it is finished and on disk."""
+    """Gives a path to write to, whose file takes its real name when it is finished and on disk.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED_SUFFIX}")
     try:
         yield unfinished

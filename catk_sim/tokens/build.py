@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from catk_sim.command import run_command
+from catk_sim.command import DEBUG, run_command
 from catk_sim.datasets.sources import open_scenarios
 from catk_sim.datatypes import Scenario
 from catk_sim.tokens import motions
@@ -156,7 +156,12 @@ def build(
 
 def main(arguments: list[str]) -> None:
     """Runs the command line."""
-    config = tyro.cli(BuildConfig, args=arguments, description=__doc__)
+    config = tyro.cli(
+        BuildConfig,
+        args=arguments,
+        prog="python -m catk_sim.tokens.build",
+        description=f"{__doc__} {DEBUG}",
+    )
     scenarios = tqdm(open_scenarios(config.data), desc="scenarios", unit="scenario")
     vocabulary, provenance = build(scenarios, config)
     config.output.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +172,7 @@ def main(arguments: list[str]) -> None:
             f"{name}: {config.num_tokens} tokens from {provenance.num_motions[row]} motions "
             f"({provenance.num_generated[row]} generated), {provenance.tolerance[row]:g} m apart"
         )
-    console.print(f"{config.output}: digest {vocabulary.digest}")
+    console.print(f"{config.output}: digest {vocabulary.digest}", soft_wrap=True)
 
 
 if __name__ == "__main__":

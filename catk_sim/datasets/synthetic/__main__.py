@@ -47,7 +47,7 @@ class WriteConfig:
 
 def main(arguments: list[str]) -> None:
     """Runs the command."""
-    config = tyro.cli(WriteConfig, args=arguments)
+    config = tyro.cli(WriteConfig, args=arguments, prog="python -m catk_sim.datasets.synthetic")
     write_scenarios(config.output, config.scenarios())
 
 
