@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from catk_sim.command import run_command
+from catk_sim.command import DEBUG, run_command
 
 OPTIONAL = {
     "stable_baselines3": ("rl", "train with PPO, drive with its policies"),
@@ -181,7 +181,8 @@ def _waymo() -> Finding:
 def main(arguments: Sequence[str] = ()) -> int:
     """Prints the report; returns 1 if something is broken."""
     description, _ = (__doc__ or "").split("\n\n", maxsplit=1)
-    ArgumentParser(prog="python -m catk_sim.doctor", description=description).parse_args(arguments)
+    parser = ArgumentParser(prog="python -m catk_sim.doctor", description=f"{description} {DEBUG}")
+    parser.parse_args(arguments)
     findings = examine()
     styles = {Verdict.OK: "green", Verdict.OPTIONAL: "yellow", Verdict.BROKEN: "bold red"}
     table = Table("", "", Column(overflow="fold"), show_header=False, box=None, pad_edge=False)

@@ -37,7 +37,6 @@ from catk_sim.datatypes import (
     RoadGraph,
     SimState,
     TensorTree,
-    TrafficLights,
     TrafficLightState,
 )
 from catk_sim.geometry.se2 import rotate, to_local
@@ -273,13 +272,11 @@ def current_lights(
     Bool[Tensor, "worlds lights"],
 ]:
     """Reads the lights of the current step: stop points (m), one-hot states, and which are seen."""
-    lights: TrafficLights = state.scenario.traffic_lights
-    num_steps = lights.valid.shape[-1]
-    step = state.step.clamp(max=num_steps - 1)[:, None, None].expand(-1, lights.valid.shape[-2], 1)
-    valid = lights.valid.gather(-1, step)[..., 0] & (state.step < num_steps)[:, None]
-    xy = lights.stop_xyz[..., :2].gather(-2, step[..., None].expand(-1, -1, -1, 2))[..., 0, :]
-    kind = lights.state.gather(-1, step)[..., 0]
-    return xy, _one_hot(kind, LIGHT_CLASSES, xy.dtype), valid
+    lights = state.scenario.traffic_lights
+    now = lights.at(state.step)
+    xy = now.stop_xyz[..., 0, :2]
+    valid = now.valid[..., 0] & (state.step < lights.valid.shape[-1])[:, None]
+    return xy, _one_hot(now.state[..., 0], LIGHT_CLASSES, xy.dtype), valid
 
 
 def type_one_hot(

@@ -26,7 +26,8 @@ class Transition(TensorTree):
         before: The state that the action was chosen in.
         after: The state that it led to.
         collision: Which agents overlapped another one on the way; None if it was not measured.
-        offroad: Which agents left the road on the way; None if it was not measured.
+        offroad: Which agents left the road on the way; None if it was not measured. Where agents
+            learn one by one (`envs.episodes`), only controlled ones are looked at.
     """
 
     before: SimState

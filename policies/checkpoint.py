@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from catk_sim.constants import STEPS_PER_TOKEN
+from catk_sim.datasets.whole_file import whole_file
 from catk_sim.tokens import MotionVocabulary
 from policies.ego_gmm.config import MixtureConfig
 from policies.ego_gmm.model import EgoGMM
@@ -58,23 +59,19 @@ def save_checkpoint(
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     tensors[_VOCABULARY + "poses"] = vocabulary.poses.contiguous()
     tensors[_VOCABULARY + "size"] = vocabulary.size.contiguous()
-    # Renaming is atomic: a killed run leaves whole files.
-    unfinished = folder / f"{_WEIGHTS}.part"
-    save_file(tensors, unfinished)
-    description = {
-        "format": _FORMAT,
-        **_description_of(model),
-        "weights_sha256": _sha256(unfinished),
-        "vocabulary_digest": vocabulary.digest,
-        "map_vocabulary_digest": map_vocabulary_digest(model.curves),
-        "version": version("catk-sim"),
-        "git_commit": _git_commit(),
-        "extra": dict(extra or {}),
-    }
-    unfinished.replace(folder / _WEIGHTS)
-    unfinished = folder / f"{_CONFIG}.part"
-    unfinished.write_text(json.dumps(description, indent=2) + "\n")
-    unfinished.replace(folder / _CONFIG)
+    with whole_file(folder / _CONFIG) as note, whole_file(folder / _WEIGHTS) as weights:
+        save_file(tensors, weights)
+        description = {
+            "format": _FORMAT,
+            **_description_of(model),
+            "weights_sha256": _sha256(weights),
+            "vocabulary_digest": vocabulary.digest,
+            "map_vocabulary_digest": map_vocabulary_digest(model.curves),
+            "version": version("catk-sim"),
+            "git_commit": _git_commit(),
+            "extra": dict(extra or {}),
+        }
+        note.write_text(json.dumps(description, indent=2) + "\n")
 
 
 def load_checkpoint(path: Path | str, *, vocabulary: MotionVocabulary | None = None) -> SMART:
@@ -156,7 +153,9 @@ def _configs_of(folder: Path, description: dict[str, Any]) -> _Configs:
             mixture = _config_of(MixtureConfig, dict(noted.pop("mixture", {})))
         return _config_of(SMARTConfig, noted), mixture
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / _CONFIG} is damaged: its model is no such: {error}") from error
+        raise ValueError(
+            f"{folder / _CONFIG} is damaged, or of another version: its model is no such: {error}"
+        ) from error
 
 
 def _config_of(kind: type[Config], noted: dict[str, Any]) -> Config:

@@ -1,4 +1,4 @@
-"""Agents driven by a model of Stable-Baselines3: `pip install catk-sim[rl]`.
+"""Agents driven by a model of Stable-Baselines3: `pip install 'catk-sim[rl]'`.
 
 A model file is a zip of Stable-Baselines3, with a note beside the weights of what its actions and
 views mean. Stable-Baselines3 pickles a part of it: load files only from those you trust.
@@ -15,13 +15,14 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
+from catk_sim.datasets.whole_file import whole_file
 from catk_sim.datatypes import Action, RoadGraph, SimState, TensorTree
 from catk_sim.dynamics import DynamicsModel
 from catk_sim.envs.actions import ActionInterface
 from catk_sim.envs.config import EnvConfig
-from catk_sim.envs.extras import needs_extra
 from catk_sim.envs.sb3 import WaymoVecEnv
 from catk_sim.envs.views import ViewSizes, view, visible_points
+from catk_sim.extras import needs_extra
 from catk_sim.observation import MapPoints
 
 with needs_extra("rl", "reinforcement learning"):
@@ -179,12 +180,11 @@ def save_model(model: BaseAlgorithm, file: Path | str) -> None:
         "action": config.action,
         "action_repeat": config.action_repeat,
     }
-    unfinished = file.with_suffix(".part")
-    with unfinished.open("wb") as stream:
-        model.save(stream)
-    with zipfile.ZipFile(unfinished, "a") as archive:
-        archive.writestr(_NOTE, json.dumps(note, indent=2) + "\n")
-    unfinished.replace(file)
+    with whole_file(file) as unfinished:
+        with unfinished.open("wb") as stream:
+            model.save(stream)
+        with zipfile.ZipFile(unfinished, "a") as archive:
+            archive.writestr(_NOTE, json.dumps(note, indent=2) + "\n")
 
 
 def load_policy(file: Path | str, *, deterministic: bool = True) -> SB3Policy:

@@ -61,6 +61,7 @@ def test_what_is_no_policy_is_not_evaluated_as_one(tmp_path: Path) -> None:
         (f"{file}:Mine", "or a policy with dynamics, init, act"),
         (f"{tmp_path}/absent.py:Mine", "absent.py"),
         ("policies.planners.idm:IDMPlanner", "is a planner: --planner"),
+        ("runs/absent", "smart_nano; got 'runs/absent', which is no folder"),
     ):
         with pytest.raises((ValueError, OSError), match=complaint):
             evaluate.load_policy(name, RolloutConfig(), torch.device("cpu"))

@@ -24,8 +24,13 @@ def parse_preset(
 
     `debug --catk.num-steps 10` is the preset `debug` with one field changed. Without a name the
     default preset is meant. `prog` is how the command is called.
+
+    Raises:
+        ValueError: There is no such preset.
     """
     named = args and not args[0].startswith("-")
+    if named and args[0] not in presets:
+        raise ValueError(f"wanted a preset, one of {', '.join(presets)}; got {args[0]!r}")
     asks = args and args[0] in ("-h", "--help")
     options = {name: (inspect.getdoc(preset) or "", preset()) for name, preset in presets.items()}
     return tyro.extras.overridable_config_cli(

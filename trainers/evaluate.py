@@ -36,7 +36,7 @@ from policies.checkpoint import load_any_checkpoint, load_checkpoint
 from policies.ego_gmm.model import EgoGMM
 from policies.ego_gmm.policy import EgoGMMPolicy
 from policies.pretrained import PRETRAINED
-from policies.registry import make_policy
+from policies.registry import POLICIES, make_policy
 from policies.smart.model import SMART
 from policies.smart.policy import SMARTPolicy, TopK
 from trainers.benchmark import Benchmark, Evaluator
@@ -145,6 +145,11 @@ def load_policy(name: str, config: RolloutConfig, device: torch.device) -> Polic
         return made
     if name == "random_token":
         return make_policy(name, vocabulary=MotionVocabulary.default().to(device))
+    if name not in POLICIES and not name.endswith(".zip"):
+        raise ValueError(
+            f"wanted a folder that a trainer saved, path/to/file.py:Policy, package.module:Policy, "
+            f"or one of {', '.join(POLICIES)}; got {name!r}, which is no folder"
+        )
     return make_policy(name)
 
 
@@ -162,7 +167,8 @@ def describe(data: str, benchmark: Benchmark, num_scenarios: int) -> str:
     return (
         f"{len(benchmark.indices)} of {num_scenarios} scenarios of {data}, "
         f"{benchmark.rollouts.num_rollouts} rollouts each, seed {benchmark.seed}. Realism: Sim "
-        f"Agents metric, version {benchmark.rollouts.metric_version}."
+        f"Agents metric, version {benchmark.rollouts.metric_version}. ADE is a mean over agents, "
+        "minADE one over scenarios."
     )
 
 

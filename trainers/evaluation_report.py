@@ -227,7 +227,8 @@ def evaluation_report(
         scenes=recorder.scenes(per_scenario),
         remarks=[
             "Intervals hold 95 % of bootstrap resamples of the scenarios. Realism and its parts "
-            "are those of Waymo's Sim Agents metric; ADE and the rates are means over agents.",
+            "are those of Waymo's Sim Agents metric; ADE and the rates are means over agents, "
+            "minADE is one over scenarios.",
             *_remarks(first),
         ],
     )

@@ -30,18 +30,25 @@ from catk_sim.constants import CURRENT_STEP, FUTURE_STEPS
 from catk_sim.datasets.scenario_dataset import prepare_if_needed
 from catk_sim.datatypes import Scenario
 from catk_sim.envs.episodes import AgentEpisodes, MovingVehicles
-from catk_sim.envs.extras import needs_extra
 from catk_sim.envs.infos import to_numpy
-from catk_sim.envs.sb3 import PresentRolloutBuffer, WaymoVecEnv
+from catk_sim.extras import needs_extra
 from catk_sim.rewards import Goals, ReachGoal
 from policies.registry import make_policy
-from policies.sb3 import ViewEncoder, save_model
 from trainers.cli import parse_preset, run_trainer
 from trainers.run_log import RunLog
 
-with needs_extra("rl", "reinforcement learning"):
-    from stable_baselines3 import PPO
-    from stable_baselines3.common.logger import KVWriter, Logger
+try:
+    with needs_extra("rl", "reinforcement learning"):
+        from stable_baselines3 import PPO
+        from stable_baselines3.common.logger import KVWriter, Logger
+
+    from catk_sim.envs.sb3 import PresentRolloutBuffer, WaymoVecEnv
+    from policies.sb3 import ViewEncoder, save_model
+except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    # What is to be installed, in one line, as other commands say it.
+    sys.exit(f"error: {error}")
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ import tyro
 from rich.console import Console
 from tqdm import tqdm
 
+from catk_sim.command import DEBUG
 from catk_sim.datasets.scenario_dataset import prepare_if_needed
 from catk_sim.datatypes import Scenario
 from catk_sim.rollout import Policy
@@ -70,7 +71,10 @@ def submit(config: SubmitConfig) -> int:
 def main(args: list[str]) -> None:
     """Writes the submission that the command line describes."""
     config = tyro.cli(
-        SubmitConfig, args=args, prog="python -m trainers.submit", description=__doc__
+        SubmitConfig,
+        args=args,
+        prog="python -m trainers.submit",
+        description=f"{__doc__}\n{DEBUG}",
     )
     torch.set_num_threads(config.cpu_threads)
     num_scenarios = submit(config)

@@ -21,6 +21,7 @@ from catk_sim.datasets.numbering import number_names
 from catk_sim.datasets.recording import STATE_FIELDS, RecordedAgents, RecordedLights, Recording
 from catk_sim.datasets.windows import cut_window, join_phrases
 from catk_sim.datatypes import AgentType, Scenario
+from catk_sim.extras import needs_extra
 
 MAP_PREFIX = "log_map_archive_"
 """How the names of map files begin."""
@@ -138,12 +139,8 @@ def _read_rows(path: Path) -> dict[str, ndarray]:
 
 
 def _pyarrow(name: str) -> Any:
-    try:
+    with needs_extra("parquet", "reading Argoverse 2"):
         return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            "Argoverse 2 scenarios need pyarrow: pip install 'catk-sim[parquet]'"
-        ) from error
 
 
 def _check_size(metadata: Any, source: str) -> None:

@@ -19,8 +19,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: There is no such folder.
+        IsADirectoryError: The path is a folder.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"wanted a file to write, got a folder: {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED_SUFFIX}")

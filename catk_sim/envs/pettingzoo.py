@@ -1,4 +1,4 @@
-"""The environment as PettingZoo wants it: `pip install catk-sim[pettingzoo]`.
+"""The environment as PettingZoo wants it: `pip install 'catk-sim[pettingzoo]'`.
 
 from catk_sim.envs.pettingzoo import parallel_env
 
@@ -19,9 +19,9 @@ from gymnasium import error
 from typing_extensions import override
 
 from catk_sim.envs.episodes import ENDS, AgentEpisodes
-from catk_sim.envs.extras import needs_extra
 from catk_sim.envs.infos import of_world, to_numpy
 from catk_sim.envs.scenarios import select_controlled
+from catk_sim.extras import needs_extra
 
 with needs_extra("pettingzoo", "a PettingZoo environment"):
     from pettingzoo import ParallelEnv

@@ -1,4 +1,4 @@
-"""The environment as Stable-Baselines3 wants it: `pip install catk-sim[rl]`.
+"""The environment as Stable-Baselines3 wants it: `pip install 'catk-sim[rl]'`.
 
 from stable_baselines3 import PPO
 from catk_sim.envs.sb3 import PresentRolloutBuffer, WaymoVecEnv
@@ -18,8 +18,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from catk_sim.envs.episodes import AgentEpisodes, AgentStep
-from catk_sim.envs.extras import needs_extra
 from catk_sim.envs.infos import to_numpy
+from catk_sim.extras import needs_extra
 
 with needs_extra("rl", "reinforcement learning"):
     from stable_baselines3.common.buffers import DictRolloutBuffer

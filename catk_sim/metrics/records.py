@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from catk_sim.extras import needs_extra
+
 Record = Mapping[str, str | float]
 """What was measured of a scenario, by name. `scenario_id` tells which it is; a measure that is NaN
 or not there is not defined for it."""
@@ -76,12 +78,8 @@ def _defined(value: str | float | None) -> str | float | None:
 
 
 def _write_parquet(columns: list[str], rows: list[list[str | float | None]], path: Path) -> None:
-    try:
+    with needs_extra("parquet", "a Parquet table"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            "Parquet needs pyarrow: pip install catk-sim[parquet], or write to .csv"
-        ) from error
     table = {name: [row[index] for row in rows] for index, name in enumerate(columns)}
     pyarrow.parquet.write_table(pyarrow.table(table), path)

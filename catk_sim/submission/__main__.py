@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from catk_sim.command import run_command
+from catk_sim.command import DEBUG, run_command
 from catk_sim.datasets.scenario_dataset import prepare_if_needed
 from catk_sim.metrics.sim_agents import VERSIONS, SimAgentsMetric
 from catk_sim.metrics.sim_agents.printing import print_json, print_table
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
         ScoreConfig,
         args=arguments,
         prog="python -m catk_sim.submission",
-        description=ScoreConfig.__doc__,
+        description=f"{ScoreConfig.__doc__} {DEBUG}",
     )
     record = score(config)
     if config.json:

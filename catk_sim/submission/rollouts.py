@@ -13,6 +13,7 @@ from numpy import ndarray
 from catk_sim.constants import FUTURE_STEPS, HISTORY_STEPS
 from catk_sim.datasets.errors import DataError
 from catk_sim.datatypes import Scenario, Trajectory
+from catk_sim.metrics.sim_agents.joint_scenes import check_agents
 from catk_sim.rollout import sim_agents
 from catk_sim.submission.schema import message_class
 
@@ -90,7 +91,7 @@ def check_rollouts(rollouts: ScenarioRollouts, scenario: Scenario) -> None:
     if (rollouts.scenario_id,) != scenario.scenario_id:
         raise ValueError(f"{where}: the rollouts are for scenario {scenario.scenario_id[0]!r}")
     object_id = rollouts.object_id.tolist()
-    _check_agents(object_id, scenario.agents.agent_id[sim_agents(scenario)].tolist(), where)
+    check_agents(object_id, scenario.agents.agent_id[sim_agents(scenario)].tolist(), where)
     wanted = (NUM_ROLLOUTS, len(object_id), FUTURE_STEPS)
     for name in _PROTO_FIELDS:
         values = getattr(rollouts, name)
@@ -157,18 +158,6 @@ def decode(data: bytes, source: str) -> ScenarioRollouts:
             for name, field in _PROTO_FIELDS.items()
         },
     )
-
-
-def _check_agents(object_id: list[int], wanted: list[int], where: str) -> None:
-    twice = sorted({number for number in object_id if object_id.count(number) > 1})
-    problems = {
-        "lack the sim agents": sorted(set(wanted) - set(object_id)),
-        "have agents that are no sim agents": sorted(set(object_id) - set(wanted)),
-        "have more than once the agents": twice,
-    }
-    found = [f"{problem} {agents}" for problem, agents in problems.items() if agents]
-    if found:
-        raise ValueError(f"{where}: the rollouts {', '.join(found)}")
 
 
 def _in_order(scene: Any, object_id: list[int], where: str) -> list[Any]:

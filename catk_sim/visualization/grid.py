@@ -8,7 +8,7 @@ from typing import Any
 import imageio.v3 as imageio
 
 from catk_sim.constants import CURRENT_STEP
-from catk_sim.datatypes import Rollout, Scenario
+from catk_sim.datatypes import AgentType, Rollout, Scenario
 from catk_sim.metrics.collision import collision_indication
 from catk_sim.metrics.offroad import offroad_indication
 from catk_sim.visualization.bev import BirdsEyeRenderer
@@ -35,8 +35,8 @@ def rollout_grid(
 ) -> Iterator[Frame]:
     """Draws rollouts side by side, step by step: a block for each policy, its name above.
 
-    All are seen by one camera. Collisions and agents off the road are marked. Time and scale stand
-    in the first picture alone, and one legend below all.
+    All are seen by one camera. Collisions and vehicles off the road are marked. Time and scale
+    stand in the first picture alone, and one legend below all.
 
     Args:
         scenario: What was simulated, without batch dimensions.
@@ -72,6 +72,9 @@ def rollout_grid(
     if size is None:
         size = min(max(_SMALLEST, _PAGE // (columns * len(episodes))), _LARGEST)
 
+    # Pedestrians are off the road by right.
+    is_vehicle = (scenario.agents.type == AgentType.VEHICLE)[:, None]
+
     def film(episode: Rollout, *, is_first: bool) -> Iterator[Frame]:
         return rollout_frames(
             episode,
@@ -82,7 +85,7 @@ def rollout_grid(
             first_step=first_step,
             trail_steps=trail_steps,
             collided=collision_indication(episode.simulated, scenario).value > 0,
-            offroad=offroad_indication(episode.simulated, scenario).value > 0,
+            offroad=(offroad_indication(episode.simulated, scenario).value > 0) & is_vehicle,
         )
 
     first = next(iter(episodes))

@@ -21,6 +21,8 @@ class Window:
 
     def __init__(self, title: str, *, fps: float | int) -> None:
         root, self._tkinter = _open(title)
+        # Tk makes the first letter of a class's name small.
+        root.title(title)
         self._root: Any = root
         self._label = self._tkinter.Label(root, borderwidth=0)
         self._label.pack()

@@ -1,6 +1,24 @@
+from importlib import import_module
+
 import pytest
 
-from catk_sim.command import FAILED, INTERRUPTED, run_command
+from catk_sim.command import DEBUG, FAILED, INTERRUPTED, run_command
+
+COMMANDS = {
+    "catk_sim.datasets.export": "",
+    "catk_sim.datasets.prepare": "",
+    "catk_sim.datasets.synthetic": ".__main__",
+    "catk_sim.datasets.synthetic.statistics": "",
+    "catk_sim.doctor": "",
+    "catk_sim.metrics.sim_agents": ".__main__",
+    "catk_sim.submission": ".__main__",
+    "catk_sim.tokens.build": "",
+    "trainers.bc": "",
+    "trainers.catk": "",
+    "trainers.evaluate": "",
+    "trainers.submit": "",
+}
+"""What one types, and what is behind it."""
 
 
 def refuse(arguments: list[str]) -> int:
@@ -41,3 +59,15 @@ def test_an_interrupted_command_ends_as_the_shell_expects(
 ) -> None:
     assert run_command(stop, []) == INTERRUPTED == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_names_it_and_says_what_debug_does(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = import_module(name + COMMANDS[name]).main
+    with pytest.raises(SystemExit):
+        run_command(command, ["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"usage: python -m {name} " in told
+    assert DEBUG in told

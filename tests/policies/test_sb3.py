@@ -233,4 +233,4 @@ make_policy("model.zip")
 def test_it_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "pip install catk-sim[rl]" in done.stderr
+    assert "pip install 'catk-sim[rl]'" in done.stderr

@@ -34,7 +34,6 @@ def test_behavior_cloning_is_the_first_stage_of_a_preset() -> None:
     [
         (["debug", "--k", "0"], "k must be at least 1, got 0"),
         (["debug", "--nonsense", "1"], "--nonsense"),
-        (["no-such-preset"], "no-such-preset"),
         (["debug", "--bc.num-steps", "0"], "num_steps must be at least 1, got 0"),
     ],
 )
@@ -45,6 +44,11 @@ def test_what_cannot_run_is_refused_at_once(
         cli.parse_preset(CATK_PRESETS, "demo", args)
     assert ended.value.code == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_what_is_no_preset_is_said_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"one of demo, .*debug.*; got 'no-such-preset'"):
+        cli.parse_preset(CATK_PRESETS, "demo", ["no-such-preset", "--data", "synthetic:2"])
 
 
 def test_what_a_user_can_mend_is_said_in_one_line(

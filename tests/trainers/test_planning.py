@@ -1,6 +1,7 @@
 """Planners of anybody are evaluated by one command."""
 
 import csv
+import dataclasses
 import json
 import shlex
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,16 +19,17 @@ from catk_sim.datatypes import AgentType
 from catk_sim.planning.adapters import FunctionPlanner
 from catk_sim.planning.drivers import PlannerDriver, PolicyDriver
 from catk_sim.planning.tracking import KinematicBicycle
-from catk_sim.rollout import Policy
+from catk_sim.rollout import Policy, rollout
 from policies.checkpoint import save_checkpoint
 from policies.ego_gmm.config import MixtureConfig
 from policies.ego_gmm.model import EgoGMM
 from policies.idm import IDM
+from policies.log_replay import LogReplay
 from policies.registry import make_policy
 from policies.smart.config import SMARTConfig
 from policies.smart.model import SMART
 from tests.catk_sim.planning.planners import Failing, Oracle, straight_on
-from tests.scenes import arc_vocabulary
+from tests.scenes import arc_vocabulary, straight_road
 from trainers import evaluate
 from trainers.benchmark import Benchmark
 from trainers.configs import RolloutConfig
@@ -38,6 +41,7 @@ from trainers.planning.config import (
     parse_traffic,
 )
 from trainers.planning.evaluator import Measured, PlannerEvaluator
+from trainers.planning.films import Films
 
 DATA = "synthetic:2"
 
@@ -325,6 +329,36 @@ def test_films_are_those_of_the_worst(worst: int) -> None:
     assert film[0] == scenario_id
     assert film[1].score == 0
     assert film[1].episode.final.scenario.scenario_id == (scenario_id,)
+
+
+def test_films_mark_vehicles_off_the_road_and_not_pedestrians(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    marked = []
+
+    def frames(*_: object, offroad: torch.Tensor, **__: object) -> list[np.ndarray]:
+        marked.append(offroad)
+        return [np.zeros((16, 16, 3), dtype=np.uint8)]
+
+    monkeypatch.setattr("trainers.planning.films.rollout_frames", frames)
+    scenario = straight_road()
+    xy = scenario.log.xy.clone()
+    xy[2, :, 1] = 50.0  # A vehicle; agent 1, a pedestrian, is off the road as it is.
+    scenario = scenario.replace(log=scenario.log.replace(xy=xy))
+    kept = Films(1)
+    kept.offer("it", {"scenario_id": "a", "score": 0.0}, rollout(LogReplay(), scenario), 0)
+    (film,) = kept.of("it").values()
+    film.write(tmp_path / "film.mp4")
+    (offroad,) = marked
+    assert offroad.any(dim=-1).tolist() == [False, False, True]
+
+
+def test_logs_without_a_future_are_refused() -> None:
+    scenario = generate_scenario(0)
+    cut = scenario.replace(log=scenario.log.slice(0, 11))
+    benchmark = dataclasses.replace(benchmark_of(num_scenarios=1), scenarios=[cut])
+    with pytest.raises(ValueError, match=r"planners want scenarios of 91 steps, .* has 11: route"):
+        measured(straight(), benchmark)
 
 
 def test_traffic_by_type() -> None:

@@ -1,6 +1,8 @@
 """Reinforcement learning."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +199,15 @@ def test_vehicles_learn_to_reach_their_goals(tmp_path: Path, cache: Path) -> Non
     )
     scores = train(settings, tmp_path / "run")
     assert scores["after"].success >= scores["before"].success + 0.1
+
+
+@pytest.mark.slow
+def test_what_is_to_be_installed_is_said_in_one_line() -> None:
+    code = (
+        "import runpy, sys; sys.modules['stable_baselines3'] = None; "
+        "runpy.run_module('trainers.ppo', run_name='__main__')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode != 0
+    assert ended.stderr.startswith("error: reinforcement learning needs more: pip install")
+    assert ended.stderr.count("\n") == 1

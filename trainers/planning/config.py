@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from catk_sim.datatypes import AgentType
+from catk_sim.extras import needs_extra
 from catk_sim.metrics.summary import GROUPS
 from catk_sim.planning.drivers import EgoDriver, PlannerDriver, PolicyDriver
 from catk_sim.planning.loading import load_planner, parse_planner
@@ -30,8 +31,9 @@ class PlannerEvaluationConfig:
     """Who drives the ego. May be given several times."""
 
     traffic: str = "log"
-    """Who drives the others: `log`, which replays them; a policy's name or folder; or one of these
-    for each type, such as `vehicle=idm,pedestrian=log`. What is not named replays the log."""
+    """Who drives the others: `log`, which replays them; a policy's name or folder, or yours, as
+    `path/to/file.py:Policy` or `package.module:Policy`; or one of these for each type, such as
+    `vehicle=idm,pedestrian=log`. What is not named replays the log."""
 
     data: str = "synthetic:32:1"
     """Scenarios to drive. See the trainers' `--data`."""
@@ -82,8 +84,9 @@ class PlannerEvaluationConfig:
             raise ValueError("wanted at least one planner, got none")
         if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"time_limit must be above 0 s, got {self.time_limit}")
-        if self.table == "parquet" and find_spec("pyarrow") is None:
-            raise ImportError("a Parquet table needs pyarrow: pip install catk-sim[parquet]")
+        if self.table == "parquet":
+            with needs_extra("parquet", "a Parquet table"):
+                import_module("pyarrow")
         if self.render < 0:
             raise ValueError(f"render must be at least 0, got {self.render}")
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from catk_sim.constants import NUM_STEPS
 from catk_sim.datasets.scenario_dataset import ScenarioDataset
 from catk_sim.datatypes import Scenario, Trajectory
 from catk_sim.metrics.planning import (
@@ -109,7 +110,7 @@ class PlannerEvaluator:
         """Lets all drive, with the same seeds.
 
         Raises:
-            ValueError: A scenario that was asked for is not there.
+            ValueError: A scenario that was asked for is not there, or has no future.
         """
         parts = []
         hidden = not (show_progress and is_main())
@@ -202,6 +203,18 @@ class _Loaded:
     def of(
         cls, scenarios: list[Scenario], metric: SimAgentsMetric, benchmark: Benchmark
     ) -> "_Loaded":
+        """Prepares a batch.
+
+        Raises:
+            ValueError: A log has no future, as in WOMD's test split.
+        """
+        for scenario in scenarios:
+            if scenario.log.num_steps != NUM_STEPS:
+                raise ValueError(
+                    f"planners want scenarios of {NUM_STEPS} steps, and {scenario.scenario_id[0]} "
+                    f"has {scenario.log.num_steps}: route and goal are those of the logged "
+                    "future, which WOMD's test split does not have"
+                )
         device = benchmark.device
         routes = [Route.from_scenario(scenario.to(torch.float32)) for scenario in scenarios]
         return cls(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from catk_sim.datatypes import Rollout
+from catk_sim.datatypes import AgentType, Rollout
 from catk_sim.metrics.collision import collision_indication
 from catk_sim.metrics.offroad import offroad_indication
 from catk_sim.visualization import BirdsEyeRenderer, rollout_frames, write_video
@@ -35,7 +35,9 @@ class Film:
             self.episode,
             BirdsEyeRenderer(scenario, size=600, follow="sdc", title=self.title),
             collided=collision_indication(simulated, scenario).value > 0,
-            offroad=offroad_indication(simulated, scenario).value > 0,
+            # Pedestrians are off the road by right.
+            offroad=(offroad_indication(simulated, scenario).value > 0)
+            & (scenario.agents.type == AgentType.VEHICLE)[:, None],
         )
         write_video(frames, path)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 from tqdm import tqdm
 
-from catk_sim.command import run_command
+from catk_sim.command import DEBUG, run_command
 from catk_sim.datasets.synthetic.generator import KINDS, generate_scenario
 from catk_sim.datasets.womd import write_scenarios
 from catk_sim.datatypes import Scenario
@@ -47,7 +47,12 @@ class WriteConfig:
 
 def main(arguments: list[str]) -> None:
     """Runs the command."""
-    config = tyro.cli(WriteConfig, args=arguments, prog="python -m catk_sim.datasets.synthetic")
+    config = tyro.cli(
+        WriteConfig,
+        args=arguments,
+        prog="python -m catk_sim.datasets.synthetic",
+        description=f"{WriteConfig.__doc__} {DEBUG}",
+    )
     write_scenarios(config.output, config.scenarios())
 
 

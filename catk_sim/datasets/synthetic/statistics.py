@@ -9,7 +9,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from catk_sim.command import run_command
+from catk_sim.command import DEBUG, run_command
 from catk_sim.constants import CURRENT_STEP, STEP_SECONDS
 from catk_sim.datasets.sources import open_scenarios
 from catk_sim.datatypes import AgentType, MapFeatureType, Scenario, Trajectory
@@ -188,7 +188,12 @@ class StatisticsConfig:
 
 def main(arguments: list[str]) -> None:
     """Runs the command."""
-    config = tyro.cli(StatisticsConfig, args=arguments)
+    config = tyro.cli(
+        StatisticsConfig,
+        args=arguments,
+        prog="python -m catk_sim.datasets.synthetic.statistics",
+        description=f"{StatisticsConfig.__doc__} {DEBUG}",
+    )
     columns = {name: summarise(iter(open_scenarios(name))) for name in config.sources}
     sys.stdout.write(format_table(columns) + "\n")
 

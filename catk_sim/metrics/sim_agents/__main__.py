@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import tyro
 
-from catk_sim.command import run_command
+from catk_sim.command import DEBUG, run_command
 from catk_sim.datasets.sources import open_scenarios
 from catk_sim.datatypes import Scenario
 from catk_sim.metrics.box_trajectory import BoxTrajectory
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
         ScoreConfig,
         args=arguments,
         prog="python -m catk_sim.metrics.sim_agents",
-        description=f"{ScoreConfig.__doc__} Versions: {', '.join(VERSIONS)}.",
+        description=f"{ScoreConfig.__doc__} Versions: {', '.join(VERSIONS)}. {DEBUG}",
     )
     record = score(config)
     if config.json:

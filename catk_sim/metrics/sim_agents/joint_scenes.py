@@ -1,6 +1,6 @@
 """Simulated futures, in the form in which the challenge takes them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -180,7 +180,7 @@ def _ordered(
     """Checks arrays of shape (rollouts, agents, steps) and puts the agents in the scene's order."""
     _check_shapes(object_id, arrays, num_steps)
     ids, wanted = object_id.tolist(), scene.object_id.tolist()
-    _check_ids(ids, wanted, scene.scenario_id[0])
+    check_agents(ids, wanted, f"scenario {scene.scenario_id[0]!r}")
     row = {agent: index for index, agent in enumerate(ids)}
     order = torch.tensor([row[agent] for agent in wanted])
     ordered = {}
@@ -219,20 +219,26 @@ def _is_float32_or_wider(array: ndarray) -> bool:
     return array.dtype.kind == "f" and array.dtype.itemsize >= 4
 
 
-def _check_ids(ids: list[int], wanted: list[int], scenario_id: str) -> None:
-    missing, extra = sorted(set(wanted) - set(ids)), sorted(set(ids) - set(wanted))
+def check_agents(ids: Sequence[int], wanted: Sequence[int], where: str) -> None:
+    """Refuses rollouts whose agents are not the sim agents, each once.
+
+    Args:
+        ids: WOMD's track ids of the rollouts' agents.
+        wanted: Those of the sim agents.
+        where: What the rollouts are of, for errors.
+
+    Raises:
+        ValueError: They are not.
+    """
     twice = sorted({agent for agent in ids if ids.count(agent) > 1})
-    problems = [
-        f"{text} {agents}"
-        for text, agents in (
-            ("lack the sim agents", missing),
-            ("have agents that are no sim agents", extra),
-            ("have twice the agents", twice),
-        )
-        if agents
-    ]
-    if problems:
+    problems = {
+        "lack the sim agents": sorted(set(wanted) - set(ids)),
+        "have agents that are no sim agents": sorted(set(ids) - set(wanted)),
+        "have more than once the agents": twice,
+    }
+    found = [f"{problem} {agents}" for problem, agents in problems.items() if agents]
+    if found:
         raise ValueError(
-            f"scenario {scenario_id}: the rollouts {' and '.join(problems)} (sim agents are those "
-            "valid at the current step)"
+            f"{where}: the rollouts {' and '.join(found)} (sim agents are those valid at the "
+            "current step)"
         )

@@ -277,7 +277,7 @@ def test_without_pyarrow_it_is_told_what_to_install(
     path = write_argoverse(tmp_path)
     for name in ("pyarrow", "pyarrow.parquet"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r"need pyarrow: pip install 'catk-sim\[parquet\]'"):
+    with pytest.raises(ImportError, match=r"Argoverse 2 needs .*'catk-sim\[parquet\]'"):
         read_scenario(path)
 
 

@@ -167,6 +167,11 @@ def test_a_source_that_is_not_there_is_an_error(
     assert "no such file or folder" in capsys.readouterr().err
 
 
+def test_a_folder_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("synthetic:1", tmp_path) == FAILED
+    assert f"wanted a file to write, got a folder: {tmp_path}" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",

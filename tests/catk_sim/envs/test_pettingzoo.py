@@ -150,4 +150,4 @@ import catk_sim.envs.pettingzoo
 def test_it_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "pip install catk-sim[pettingzoo]" in done.stderr
+    assert "pip install 'catk-sim[pettingzoo]'" in done.stderr

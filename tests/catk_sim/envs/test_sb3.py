@@ -410,4 +410,4 @@ import catk_sim.envs.sb3
 def test_it_is_only_loaded_when_used_and_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "ImportError: reinforcement learning needs more: pip install catk-sim[rl]" in done.stderr
+    assert "reinforcement learning needs more: pip install 'catk-sim[rl]'" in done.stderr

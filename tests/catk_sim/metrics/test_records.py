@@ -41,7 +41,7 @@ def test_parquet_without_pyarrow_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ImportError, match=r"pip install catk-sim\[parquet\]"):
+    with pytest.raises(ImportError, match=r"Parquet table needs .*'catk-sim\[parquet\]'"):
         write_records(RECORDS, tmp_path / "table.parquet")
 
 

@@ -113,7 +113,7 @@ REJECTED = {
     "an agent is no sim agent": (with_agents(100, 101, 102), r"no sim agents \[101\]"),
     "an agent is unknown": (
         with_agents(100, 7),
-        r"lack the sim agents \[102\], have agents that are no sim agents \[7\]",
+        r"lack the sim agents \[102\] and have agents that are no sim agents \[7\]",
     ),
     "an agent comes twice": (with_agents(100, 102, 102), r"more than once the agents \[102\]"),
     "31 rollouts": (

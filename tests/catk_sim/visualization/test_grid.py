@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from catk_sim.datatypes import Rollout, Scenario
+from catk_sim.datatypes import AgentType, Rollout, Scenario
 from catk_sim.metrics.offroad import offroad_indication
 from catk_sim.visualization import BirdsEyeRenderer, colors, rollout_grid, write_rollout_grid
 from catk_sim.visualization.grid import _columns
@@ -37,7 +37,8 @@ def test_each_rollout_has_its_place_under_the_name_of_its_policy() -> None:
             motion.slice(0, 31),
             step=30,
             controlled=scenario.agents.valid,
-            offroad=offroad_indication(motion, scenario).value[:, 30] > 0,
+            offroad=(offroad_indication(motion, scenario).value[:, 30] > 0)
+            & (scenario.agents.type == AgentType.VEHICLE),
         )
         np.testing.assert_array_equal(below[:, lefts[index] : lefts[index] + SIZE], alone)
 
@@ -55,7 +56,7 @@ def test_time_and_scale_stand_in_the_first_picture_alone() -> None:
     assert (first != others[0]).any(axis=-1).mean() > 0.01
 
 
-def test_collisions_and_agents_off_the_road_are_marked() -> None:
+def test_collisions_and_vehicles_off_the_road_are_marked() -> None:
     scenario = scenes.straight_road()
     log = scenario.log
     first = log.xy[:1].expand_as(log.xy)
@@ -69,6 +70,16 @@ def test_collisions_and_agents_off_the_road_are_marked() -> None:
         for color in (colors.COLLISION, colors.OFFROAD)
     ]
     assert seen == [[True, False], [False, True]]
+
+
+def test_pedestrians_off_the_road_are_not_marked() -> None:
+    scenario = scenes.straight_road()
+    logged = rollout_of(scenario, scenario.log)
+    walks = offroad_indication(scenario.log, scenario).value[1] > 0
+    assert scenario.agents.type[1] == AgentType.PEDESTRIAN
+    assert walks.any()
+    page = next(rollout_grid(scenario, {"log": logged}, size=300, metres=200.0, legend=False))
+    assert not (page == colors.OFFROAD).all(axis=-1).any()
 
 
 def test_thirty_two_rollouts_fill_a_page() -> None:

@@ -41,6 +41,9 @@ class Root:
         assert name == "WM_DELETE_WINDOW"
         self.on_close = function
 
+    def title(self, name: str) -> None:
+        self.name = name
+
     def update(self) -> None:
         assert not self.is_destroyed, "Tk raises an error here"
         self.num_updates += 1
@@ -136,8 +139,9 @@ def test_a_real_window_opens() -> None:
         pytest.skip("needs Xvfb")
     code = (
         "import numpy as np; from catk_sim.visualization.window import Window;"
-        "w = Window('traffic', fps=50); p = np.zeros((30, 40, 3), np.uint8);"
-        "w.show(p); w.show(p); print(w._root.winfo_width(), w._root.winfo_height()); w.close()"
+        "w = Window('Traffic', fps=50); p = np.zeros((30, 40, 3), np.uint8);"
+        "w.show(p); w.show(p); print(w._root.winfo_width(), w._root.winfo_height());"
+        "print(w._root.title()); w.close()"
     )
     reading, writing = os.pipe()
     # The server finds a free display, and tells which.
@@ -161,4 +165,4 @@ def test_a_real_window_opens() -> None:
         server.terminate()
         server.wait()
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["40", "30"]
+    assert result.stdout.split() == ["40", "30", "Traffic"]

@@ -126,7 +126,7 @@ def test_wrong_agents_are_named(scene: EvaluatedScene):
 
     twice = arrays["object_id"].copy()
     twice[0] = second
-    with pytest.raises(ValueError, match=rf"have twice the agents \[{second}\]"):
+    with pytest.raises(ValueError, match=rf"have more than once the agents \[{second}\]"):
         JointScenes.from_arrays(**arrays | {"object_id": twice}, scene=scene)
 
 

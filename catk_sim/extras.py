@@ -9,7 +9,7 @@ def needs_extra(name: str, purpose: str) -> Iterator[None]:
     """Says what to install where an import within fails.
 
     Args:
-        name: The extra, as in `pip install catk-sim[name]`.
+        name: The extra, as in `pip install 'catk-sim[name]'`.
         purpose: What it is for.
 
     Raises:
@@ -18,4 +18,4 @@ def needs_extra(name: str, purpose: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ImportError(f"{purpose} needs more: pip install catk-sim[{name}]") from error
+        raise ImportError(f"{purpose} needs more: pip install 'catk-sim[{name}]'") from error
