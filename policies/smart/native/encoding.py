@@ -1,6 +1,8 @@
 """Encodings of relations in C."""
 
 import ctypes
+import os
+import threading
 import weakref
 from collections import deque
 from dataclasses import dataclass
@@ -65,7 +67,7 @@ class _Memory:
     The system hands out fresh memory page by page, which takes as long as encoding does.
     """
 
-    # Numbers: of a slab, and of those slabs together that nobody uses.
+    # Numbers: of a slab, and what may be free before a slab that nobody uses is given back.
     _SLAB = 2**22
     _MOST_KEPT = 2**26
 
@@ -75,17 +77,24 @@ class _Memory:
         self._free: list[tuple[int, int, int]] = []
         # Pieces come back whenever a tensor dies, even within `take`.
         self._returned: deque[tuple[int, int, int]] = deque()
+        self._renew_lock()
+        # A thread that holds the lock is not there in a forked process.
+        os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def take(self, size: int) -> Float[Tensor, " size"]:
         """Returns a tensor, whose memory comes back when nothing refers to it any more."""
-        self._collect()
-        for place, (slab, begin, end) in enumerate(self._free):
-            if end - begin >= size:
-                self._free[place] = (slab, begin + size, end)
-                break
-        else:
-            slab, begin = self._make_slab(size), 0
-        numbers = self._slabs[slab][begin : begin + size]
+        with self._lock:
+            self._collect()
+            for place, (slab, begin, end) in enumerate(self._free):
+                if end - begin >= size:
+                    self._free[place] = (slab, begin + size, end)
+                    break
+            else:
+                slab, begin = self._make_slab(size), 0
+            numbers = self._slabs[slab][begin : begin + size]
         weakref.finalize(numbers, self._returned.append, (slab, begin, begin + size))
         return torch.from_numpy(numbers)
 

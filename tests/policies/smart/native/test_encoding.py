@@ -1,4 +1,6 @@
 import math
+import threading
+from threading import Thread
 
 import pytest
 import torch
@@ -131,3 +133,27 @@ def test_memory_beyond_what_is_kept_goes_back_to_the_system() -> None:
     memory._collect()
     assert len(memory._slabs) == 1
     assert len(memory.take(0)) == 0
+
+
+def test_threads_take_memory_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, entered, go_on = _Memory(), threading.Event(), threading.Event()
+    collect = memory._collect
+
+    def collect_slowly() -> None:
+        entered.set()
+        go_on.wait()
+        collect()
+
+    monkeypatch.setattr(memory, "_collect", collect_slowly)
+    pieces: list[Tensor] = []
+    first, second = (Thread(target=lambda: pieces.append(memory.take(8))) for _ in range(2))
+    first.start()
+    entered.wait()
+    entered.clear()
+    second.start()
+    waited = not entered.wait(0.2)
+    go_on.set()
+    first.join()
+    second.join()
+    assert waited
+    assert abs(pieces[0].data_ptr() - pieces[1].data_ptr()) == 8 * 4
