@@ -22,6 +22,7 @@ from catk_sim.envs import ClosestAmongTopK, WaymoVectorEnv
 from catk_sim.tokens import MotionTokens, MotionVocabulary
 from policies.ego_gmm.model import EgoGMM
 from policies.smart.agent_decoder import Situation
+from policies.smart.layers import unchanging_weights
 from policies.smart.model import SMART
 from policies.smart.policy import SMARTPolicy
 from trainers.bc import make_model, run_stage, train_behavior_cloning
@@ -76,9 +77,16 @@ class RolloutOracle:
     @torch.no_grad()
     def drive(self, model: SMART, scene: Scene) -> VisitedStates:
         """Rolls a batch of scenes out to their ends."""
-        env, world = self._env(scene.scenario.batch_size)
         was_training = model.training
         model.eval()
+        try:
+            with unchanging_weights():
+                return self._drive(model, scene)
+        finally:
+            model.train(was_training)
+
+    def _drive(self, model: SMART, scene: Scene) -> VisitedStates:
+        env, world = self._env(scene.scenario.batch_size)
         record: list[Situation] = []
         policy = SMARTPolicy(model, self._vocabulary, record=record)
         env.reset(options={"scenario": scene.scenario})
@@ -92,7 +100,6 @@ class RolloutOracle:
             state = world.state
             poses.append(state.current)
             infos.append(info)
-        model.train(was_training)
         tokens = _visited_tokens(scene, poses, infos)
         return VisitedStates(
             tokens=tokens,

@@ -1,9 +1,10 @@
 """What training minimises."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
 
 def score_moves(
@@ -48,11 +49,41 @@ def next_token_cross_entropy(
         weighted: Which moves count. Where none does the loss is 0, with gradient 0.
         label_smoothing: Probability that is spread over all tokens.
     """
-    loss = functional.cross_entropy(
-        logits.flatten(0, -2).float() if logits.dim() > 1 else logits.float(),
-        label.flatten(),
-        reduction="none",
-        label_smoothing=label_smoothing,
-    )
     counts = weighted.flatten()
-    return (loss * counts).sum() / counts.sum().clamp(min=1)
+    return _CrossEntropy.apply(
+        logits.reshape(-1, logits.shape[-1]).float(),
+        label.flatten(),
+        counts / counts.sum().clamp(min=1),
+        label_smoothing,
+    )
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """The weighted sum of cross entropies, which keeps logits alone.
+
+    Torch keeps their logarithms of softmax besides, and its gradient makes three tensors as large.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Float[Tensor, "moves tokens"],
+        label: Int[Tensor, " moves"],
+        weight: Float[Tensor, " moves"],
+        label_smoothing: float,
+    ) -> Float[Tensor, ""]:
+        log_sum = logits.logsumexp(dim=-1)
+        at_label = logits.gather(-1, label[:, None])[:, 0]
+        loss = log_sum - torch.lerp(at_label, logits.mean(dim=-1), label_smoothing)
+        ctx.save_for_backward(logits, log_sum, label, weight)
+        ctx.label_smoothing = label_smoothing
+        return (loss * weight).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        logits, log_sum, label, weight = ctx.saved_tensors
+        smoothing = ctx.label_smoothing
+        grad = (logits - log_sum[:, None]).exp_().sub_(smoothing / logits.shape[-1])
+        at_label = grad.new_full((len(label), 1), smoothing - 1)
+        grad.scatter_add_(-1, label[:, None], at_label)
+        return grad.mul_((grads[0] * weight)[:, None]), None, None, None

@@ -185,9 +185,8 @@ class RelationalAttention(nn.Module):
     ) -> tuple[Float[Tensor, "destinations hidden"], Float[Tensor, "destinations own"]]:
         unfinished = relation.unfinished
         layer = unfinished[0].layer if unfinished else None
-        behind = (layer.weight, layer.bias) if layer is not None else ()
         weights, relation_weights = self._weights(
-            partial(self._pack, layer), (*self._everything, *behind)
+            partial(self._pack, layer), self._everything, layer
         )
         projected = enter(weights, destinations)
         width = self.num_heads * self.head_dim
@@ -236,7 +235,8 @@ class RelationalAttention(nn.Module):
         """Learns behind the last layer of encodings that learns nothing."""
         layer = relation.unfinished[0].layer
         heads = query.unflatten(-1, (self.num_heads, self.head_dim)).transpose(0, 1)
-        relation_query = torch.bmm(heads, folded.relation_key @ layer.weight)
+        relation_key = folded.relation_key @ layer.weight
+        relation_query = torch.bmm(heads, relation_key)
         bias = torch.bmm(heads, (folded.relation_key @ layer.bias)[..., None])
         value_sum, relation_sum, total, scale_sum = attend_unfinished(
             query,
@@ -246,6 +246,8 @@ class RelationalAttention(nn.Module):
             edges,
             relation.unfinished,
             dropout=dropout,
+            # Much larger than what it is a product of.
+            remake=partial(torch.bmm, heads.detach(), relation_key.detach()),
         )
         relation_value = folded.relation_value.mT
         value = torch.bmm(relation_sum.transpose(0, 1), (relation_value @ layer.weight).mT)

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 
 from trainers.losses import next_token_cross_entropy
 
@@ -34,3 +35,14 @@ def test_a_batch_without_a_move_has_loss_zero_and_gradient_zero() -> None:
     assert loss.item() == 0
     assert logits.grad is not None
     assert logits.grad.abs().max() == 0
+
+
+def test_the_gradient_is_torchs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 7, generator=generator, dtype=torch.float32).requires_grad_()
+    label, weighted = torch.tensor([0, 3, 6, 2, 2]), torch.tensor([1, 1, 0, 1, 0]).bool()
+    loss = next_token_cross_entropy(logits, label, weighted, label_smoothing=0.1)
+    wanted = functional.cross_entropy(logits[weighted], label[weighted], label_smoothing=0.1)
+    (grad,), (wanted_grad,) = (torch.autograd.grad(3 * value, logits) for value in (loss, wanted))
+    torch.testing.assert_close(loss, wanted)
+    torch.testing.assert_close(grad, wanted_grad)

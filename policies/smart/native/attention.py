@@ -1,7 +1,7 @@
 """Attention over lists of neighbours in C."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -223,7 +223,8 @@ def attend(
         dropout: The part of the weights that is dropped.
     """
     none = query.new_empty(0)
-    sums = _Attend.apply(query, relation_query, none, keys_values, edges, dropout, (), *encodings)
+    settings = edges, dropout, (), None
+    sums = _Attend.apply(query, relation_query, none, keys_values, *settings, *encodings)
     return sums[:3]
 
 
@@ -236,6 +237,7 @@ def attend_unfinished(
     encodings: Sequence[Encoding],
     *,
     dropout: float = 0.0,
+    remake: Callable[[], Float[Tensor, "heads rows hidden"]] | None = None,
 ) -> tuple[
     Float[Tensor, "rows attention"],
     Float[Tensor, "rows heads hidden"],
@@ -252,15 +254,15 @@ def attend_unfinished(
         edges: Who attends to whom.
         encodings: Those of the edges; they get no gradient.
         dropout: The part of the weights that is dropped.
+        remake: Makes `relation_query` again for the gradient, which need not keep it then.
 
     Returns:
         Sums of values, features, ones and scales.
     """
     scales = tuple(part.scale for part in encodings)
     features = [part.features for part in encodings]
-    return _Attend.apply(
-        query, relation_query, bias, keys_values, edges, dropout, scales, *features
-    )
+    settings = edges, dropout, scales, remake
+    return _Attend.apply(query, relation_query, bias, keys_values, *settings, *features)
 
 
 class _Attend(torch.autograd.Function):
@@ -274,6 +276,7 @@ class _Attend(torch.autograd.Function):
         edges: EdgeList,
         dropout: float,
         scales: tuple[Float[Tensor, " _"], ...],
+        remake: Callable[[], Float[Tensor, "heads rows hidden"]] | None,
         *encodings: Float[Tensor, "_ hidden"],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rows, heads, _ = relation_query.shape
@@ -302,13 +305,22 @@ class _Attend(torch.autograd.Function):
         )
         _run("attend", call, edges.starts)
         if learns:
-            ctx.save_for_backward(query, relation_query, bias, keys_values, weights, *encodings)
-            ctx.edges, ctx.dropout, ctx.seeds, ctx.scales = edges, dropout, seeds, scales
+            kept = None if remake else relation_query
+            ctx.save_for_backward(query, kept, bias, keys_values, weights, *encodings)
+            ctx.remake, ctx.edges, ctx.dropout, ctx.seeds, ctx.scales = (
+                remake,
+                edges,
+                dropout,
+                seeds,
+                scales,
+            )
         return value_sum, relation_sum.transpose(0, 1), total, scale_sum
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         query, relation_query, bias, keys_values, weights, *encodings = ctx.saved_tensors
+        if ctx.remake:
+            relation_query = ctx.remake().contiguous()
         edges: EdgeList = ctx.edges
         by_value_sum = grads[0].contiguous()
         by_relation_sum = grads[1].transpose(0, 1).contiguous()
@@ -335,7 +347,7 @@ class _Attend(torch.autograd.Function):
             by_query=by_query.data_ptr(),
             by_relation_query=by_relation_query.data_ptr(),
         )
-        if any(ctx.needs_input_grad[7:]):
+        if any(ctx.needs_input_grad[8:]):
             by_encodings = found = [torch.empty_like(encoding) for encoding in encodings]
             to_addresses = edges.addresses_of(found)
             call.by_encoding = to_addresses.data_ptr()
@@ -348,6 +360,7 @@ class _Attend(torch.autograd.Function):
             by_relation_query.transpose(0, 1),
             by_bias if ctx.needs_input_grad[2] else None,
             by_keys_values,
+            None,
             None,
             None,
             None,

@@ -5,7 +5,13 @@ import torch
 from torch import Tensor, nn
 
 from policies.smart import layers
-from policies.smart.layers import FeedForward, FourierEmbedding, Memo, _SumCurves
+from policies.smart.layers import (
+    FeedForward,
+    FourierEmbedding,
+    Memo,
+    _SumCurves,
+    unchanging_weights,
+)
 
 RANGES = ((0.0, 20.0), None, (-math.pi, math.pi))
 
@@ -137,6 +143,27 @@ def test_a_memo_notices_an_optimizer_step() -> None:
     optimizer.step()
     with torch.no_grad():
         assert torch.equal(counter(), 2 * counter.parameter)
+
+
+def test_a_memo_looks_once_for_changes_where_there_are_none() -> None:
+    counter = Counter()
+    with torch.no_grad():
+        for value in (2.0, 3.0):
+            counter.parameter.fill_(value)
+            with unchanging_weights():
+                kept = counter()
+                counter.parameter.zero_()
+                assert counter() is kept
+            assert kept.tolist() == [2 * value] * 3
+        assert counter().tolist() == [0.0] * 3
+
+
+def test_a_memo_computes_again_when_something_else_is_given() -> None:
+    memo, parameters = Memo[object](), [torch.ones(1)]
+    first, other = object(), object()
+    with unchanging_weights(), torch.no_grad():
+        for given in (first, first, other, first):
+            assert memo(lambda given=given: given, parameters, given) is given
 
 
 def test_a_memo_notices_loaded_weights_and_another_dtype() -> None:
