@@ -16,6 +16,7 @@ from catk_sim.constants import HISTORY_MARKS
 from catk_sim.tokens import MotionTokens
 from policies.checkpoint import load_checkpoint, load_ego_gmm
 from policies.ego_gmm.model import EgoGMM
+from policies.pretrained import folder_of
 from policies.smart.attention import RelationalAttention
 from policies.smart.model import SMART
 from trainers.cli import parse_preset, run_trainer
@@ -152,13 +153,16 @@ def make_model(run: Run, checkpoint: Path | None) -> SMART | EgoGMM:
 def _new_model(run: Run) -> SMART | EgoGMM:
     torch.manual_seed(seed_of(run.config.seed, "weights"))
     if isinstance(run.config, EgoPolicyConfig):
+        if run.config.encoder is not None:
+            smart = load_checkpoint(folder_of(run.config.encoder), vocabulary=run.vocabulary)
+            return EgoGMM.upon(smart, run.config.mixture)
         return EgoGMM(run.config.model, run.config.mixture, run.vocabulary)
     return SMART(run.config.model, run.vocabulary)
 
 
 def _load_model(run: Run, checkpoint: Path) -> SMART | EgoGMM:
     load = load_ego_gmm if isinstance(run.config, EgoPolicyConfig) else load_checkpoint
-    return load(checkpoint, vocabulary=run.vocabulary)
+    return load(folder_of(checkpoint), vocabulary=run.vocabulary)
 
 
 def checkpoint_attention(model: nn.Module) -> None:

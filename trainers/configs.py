@@ -237,8 +237,8 @@ class BehaviorCloningConfig(RunConfig):
     """Open-loop training on logged tokens."""
 
     checkpoint: Path | None = None
-    """Policy to start from. `trainers.bc` goes on with it; `trainers.catk` fine-tunes it instead of
-    one that it first trains by behavior cloning."""
+    """Policy to start from: a folder, or smart_nano. `trainers.bc` goes on with it; `trainers.catk`
+    fine-tunes it instead of one that it first trains by behavior cloning."""
 
     bc: FitConfig = field(
         default_factory=lambda: FitConfig(label_smoothing=0.1),
@@ -269,6 +269,10 @@ class EgoPolicyConfig:
 
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     """Shape of the ego policy's mixture, if it does not come from a checkpoint."""
+
+    encoder: Path | None = None
+    """Folder of a SMART that a trainer saved, or smart_nano: the encoder starts as it, and `model`
+    is not used."""
 
 
 @dataclass(frozen=True, kw_only=True)

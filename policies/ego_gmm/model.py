@@ -62,6 +62,19 @@ class EgoGMM(nn.Module):
         self.encoder.register_module("head", nn.Identity())
         self.head = MixtureHead(config.hidden_dim, mixture)
 
+    @classmethod
+    def upon(cls, smart: SMART, mixture: MixtureConfig) -> "EgoGMM":
+        """Makes a policy whose encoder starts as that of a trained SMART.
+
+        Args:
+            smart: What is taken, all but its head. It stays as it is.
+            mixture: The shape of the mixture.
+        """
+        model = cls(smart.config, mixture, smart.vocabulary)
+        weights = smart.state_dict()
+        model.encoder.load_state_dict({name: weights[name] for name in model.encoder.state_dict()})
+        return model
+
     @property
     def config(self) -> SMARTConfig:
         """Sizes and ranges of the encoder."""
@@ -127,6 +140,6 @@ def of_sdc(values: Shaped[Tensor, "..."], agents: AgentMetadata) -> Shaped[Tenso
     Returns:
         Values of shape (*batch, ...), arbitrary where a scenario has no sdc.
     """
-    sdc = agents.is_sdc.int().argmax(-1)
+    sdc = agents.sdc_index
     index = sdc.reshape(*sdc.shape, *(1,) * (values.dim() - sdc.dim()))
     return torch.take_along_dim(values, index, dim=sdc.dim()).squeeze(sdc.dim())

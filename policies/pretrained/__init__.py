@@ -25,3 +25,9 @@ def smart_nano(
     """
     model = load_checkpoint(PRETRAINED["smart_nano"]).to(device)
     return SMARTPolicy(model, model.vocabulary, sampler)
+
+
+def folder_of(name: Path | str) -> Path:
+    """Returns the folder of a checkpoint that ships, by its name, or any other as it is."""
+    path = Path(name)
+    return path if path.is_dir() else PRETRAINED.get(str(name), path)

@@ -12,7 +12,7 @@ from catk_sim.metrics.summary import summarize_rollouts
 from catk_sim.rollout import rollout, without_late_agents
 from catk_sim.tokens import MotionVocabulary
 from policies.checkpoint import describe_checkpoint
-from policies.pretrained import PRETRAINED, smart_nano
+from policies.pretrained import PRETRAINED, folder_of, smart_nano
 from policies.registry import make_policy
 from policies.smart.config import SMARTConfig
 from policies.smart.policy import GREEDY, SMARTPolicy, TopK
@@ -72,6 +72,12 @@ def test_it_drives_scenes_that_it_has_not_seen_better_than_constant_velocity(nam
         figures[driver] = summarize_rollouts(driven.simulated, batch).table()["vehicle"]
     for measure in ("ade", "min_ade", "collision_rate", "offroad_rate"):
         assert figures[name][measure] < 0.9 * figures["constant_velocity"][measure]
+
+
+def test_its_folder_is_found_by_its_name_and_any_other_stays_as_it_is(tmp_path: Path) -> None:
+    assert folder_of("smart_nano") == folder_of(Path("smart_nano")) == PRETRAINED["smart_nano"]
+    assert folder_of(tmp_path) == tmp_path
+    assert folder_of("no/such/folder") == Path("no/such/folder")
 
 
 def test_a_sampler_may_be_chosen() -> None:

@@ -10,8 +10,11 @@ from catk_sim.datatypes import Scenario, Trajectory
 from catk_sim.rollout import rollout
 from catk_sim.tokens import MotionVocabulary, match_trajectory
 from catk_sim.tokens.matching import prepare
+from policies.checkpoint import load_ego_gmm, save_checkpoint
 from policies.constant_velocity import ConstantVelocity
 from policies.log_replay import LogReplay
+from policies.smart.config import SMARTConfig
+from policies.smart.model import SMART
 from tests import scenes
 from trainers import bc, catk
 from trainers.benchmark import Benchmark
@@ -167,3 +170,20 @@ def test_the_debug_presets_train_resume_and_compare(
         )
     with pytest.raises(ValueError, match="k must be at most 16, the modes there are, got 17"):
         catk.main(["ego_gmm_debug_catk", "--output", str(tmp_path / "k"), "--k", "17", *common])
+
+
+@pytest.mark.slow
+def test_the_encoder_starts_as_the_smart_that_is_named(tmp_path: Path) -> None:
+    smart = SMART(SMARTConfig.preset("micro"), MotionVocabulary.default())
+    save_checkpoint(tmp_path / "smart", smart, smart.vocabulary)
+    bc.main(
+        [
+            *("ego_gmm_debug_bc", "--encoder", str(tmp_path / "smart"), "--data", "synthetic:2"),
+            *("--output", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")),
+            *("--bc.num-steps", "1", "--bc.optimizer.learning-rate", "1e-12"),
+        ]
+    )
+    model, trained = load_ego_gmm(tmp_path / "run/bc"), smart.state_dict()
+    assert model.config == smart.config
+    for name, weight in model.encoder.state_dict().items():
+        torch.testing.assert_close(weight, trained[name], atol=1e-6, rtol=0)

@@ -7,6 +7,7 @@ from catk_sim.tokens import MotionVocabulary
 from policies.ego_gmm.config import MixtureConfig
 from policies.ego_gmm.model import EgoGMM, MixtureHead, of_sdc
 from policies.smart.config import SMARTConfig
+from policies.smart.model import SMART
 from tests import scenes
 
 
@@ -19,6 +20,25 @@ def test_it_is_as_large_as_catks() -> None:
 def test_the_encoder_makes_features_and_no_tokens() -> None:
     model = EgoGMM(SMARTConfig.preset("micro"), MixtureConfig(), scenes.arc_vocabulary())
     assert not any(name.startswith("encoder.head") for name in model.state_dict())
+
+
+def test_the_encoder_may_start_as_a_trained_smart() -> None:
+    smart = SMART(SMARTConfig.preset("micro"), scenes.arc_vocabulary())
+    mixture = MixtureConfig(num_modes=5)
+
+    model = EgoGMM.upon(smart, mixture)
+
+    assert (model.config, model.mixture_config) == (smart.config, mixture)
+    kept = smart.state_dict()
+    for name, weight in model.encoder.state_dict().items():
+        assert torch.equal(weight, kept[name])
+    # The SMART is not trained with it.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    for name, weight in smart.state_dict().items():
+        assert torch.equal(weight, kept[name])
+    assert not torch.equal(next(model.encoder.parameters()), next(smart.parameters()))
 
 
 def test_a_head_makes_mixtures_of_the_wanted_shape() -> None:
