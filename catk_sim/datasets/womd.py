@@ -88,6 +88,8 @@ def _recording(data: bytes, source: str) -> Recording:
 
 
 def _check(proto: Any, data: bytes, source: str) -> None:
+    if not isinstance(proto.scenario_id, str):  # Protobuf leaves what it cannot decode as bytes.
+        raise DataError(f"wanted a scenario id in UTF-8, got {proto.scenario_id!r:.80}", source)
     if not proto.tracks:
         raise DataError(f"wanted at least one track, got none{_guess(data)}", source)
     if proto.current_time_index != CURRENT_STEP:

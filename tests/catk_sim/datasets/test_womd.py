@@ -379,6 +379,13 @@ def test_a_bad_scenario_is_an_error_that_says_where_and_what(edit: Edit, message
     assert "\n" not in str(caught.value)
 
 
+def test_an_id_that_is_no_text_is_an_error() -> None:
+    # Of a field that comes twice the last counts: field 5, two bytes that UTF-8 does not have.
+    data = junction().SerializeToString() + b"\x2a\x02\xff\xfe"
+    with pytest.raises(DataError, match=r"here: wanted a scenario id in UTF-8, got b'\\xff\\xfe'"):
+        parse_scenario(data, source="here")
+
+
 def test_a_record_of_another_kind_is_an_error() -> None:
     with pytest.raises(DataError, match=r"^here: not a Scenario proto"):
         parse_scenario(b"no proto at all", source="here")
