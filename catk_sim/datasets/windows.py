@@ -96,8 +96,9 @@ def choose_to_predict(agents: RecordedAgents) -> dict[int, int]:
     present = agents.valid[:, [CURRENT_STEP, -1]].all(axis=1)
     able = np.logical_and(np.isin(agents.type, roles), present)
     able &= np.arange(len(able)) != agents.sdc
-    moved = agents.states[:, -1, :2] - agents.states[:, CURRENT_STEP, :2]
+    # What is not finite is refused later, or nobody is there.
     with np.errstate(over="ignore", invalid="ignore"):
+        moved = agents.states[:, -1, :2] - agents.states[:, CURRENT_STEP, :2]
         distance = np.where(able, np.linalg.norm(moved, axis=-1), -1.0)
     farthest = np.argsort(-distance, kind="stable")[:MAX_TO_PREDICT]
     return {int(index): 0 for index in np.sort(farthest) if able[index]}

@@ -146,6 +146,14 @@ def test_those_that_get_farthest_are_chosen() -> None:
     assert chosen == dict.fromkeys([2, 3, 4, 5, 6, 7, 9, 10], 0)
 
 
+def test_where_nobody_is_may_be_infinitely_far() -> None:
+    agents = recording(NUM_STEPS, num_agents=3).agents
+    valid, states = agents.valid.copy(), agents.states.copy()
+    valid[1, -1] = False
+    states[1, [CURRENT_STEP, -1]] = np.inf
+    assert choose_to_predict(replace(agents, valid=valid, states=states, sdc=0)) == {2: 0}
+
+
 def test_the_rate_of_a_log_may_vary_a_little() -> None:
     log = recording(NUM_STEPS, seconds=0.1002)
     log.timestamps[50] += 0.005
