@@ -35,7 +35,7 @@ from catk_sim.tokens import MotionVocabulary
 from policies.checkpoint import load_any_checkpoint, load_checkpoint
 from policies.ego_gmm.model import EgoGMM
 from policies.ego_gmm.policy import EgoGMMPolicy
-from policies.pretrained import PRETRAINED
+from policies.pretrained import folder_of
 from policies.registry import POLICIES, make_policy
 from policies.smart.model import SMART
 from policies.smart.policy import SMARTPolicy, TopK
@@ -134,8 +134,8 @@ def load_policy(name: str, config: RolloutConfig, device: torch.device) -> Polic
     Raises:
         ValueError: There is neither such a folder nor such a name, or what is there is no policy.
     """
-    folder = Path(name) if Path(name).is_dir() else PRETRAINED.get(name)
-    if folder is not None:
+    folder = folder_of(name)
+    if folder.is_dir():
         return sampled(load_checkpoint(folder).to(device), config)
     if ":" in name:
         spec, options = parse_planner(name)

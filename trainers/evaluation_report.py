@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from catk_sim.datatypes import Action, AgentType, Scenario, SimState, Trajectory
+from catk_sim.datatypes import Action, Scenario, SimState, Trajectory
 from catk_sim.metrics.bootstrap import estimate_ratios
 from catk_sim.metrics.collision import collision_indication
-from catk_sim.metrics.offroad import offroad_indication
+from catk_sim.metrics.offroad import vehicles_off_road
 from catk_sim.metrics.sim_agents.config import Bucket
 from catk_sim.metrics.summary import GROUPS
 from catk_sim.report import (
@@ -149,9 +149,7 @@ class Recorder:
                 simulated=episodes,
                 controlled=controlled[row].cpu(),
                 collided=collision_indication(episodes, scenario).value > 0,
-                # Pedestrians are off the road by right.
-                offroad=(offroad_indication(episodes, scenario).value > 0)
-                & (scenario.agents.type == AgentType.VEHICLE)[:, None],
+                offroad=vehicles_off_road(episodes, scenario),
                 figures={},
                 choices=self._choices(name, scenario, seen, row),
             )

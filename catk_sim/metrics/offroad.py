@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from catk_sim.datatypes import AgentMetadata, Scenario, Trajectory
+from catk_sim.datatypes import AgentMetadata, AgentType, Scenario, Trajectory
 from catk_sim.geometry.boxes import box_corners
 from catk_sim.metrics.base import MetricResult
 from catk_sim.metrics.box_trajectory import BoxTrajectory
@@ -77,6 +77,19 @@ def offroad_indication(
         edges = RoadEdges.from_roadgraph(scenario.roadgraph)
     distance = distance_to_road_edge(simulated, scenario.agents, edges)
     return MetricResult(value=(distance.value > 0).to(simulated.xy), valid=distance.valid)
+
+
+def vehicles_off_road(
+    simulated: Trajectory, scenario: Scenario
+) -> Bool[Tensor, "*batch agents steps"]:
+    """Tells where vehicles are off the road, for pictures. Pedestrians are so by right.
+
+    Args:
+        simulated: As for `offroad_indication`.
+        scenario: Whose agents and map they are.
+    """
+    is_vehicle = (scenario.agents.type == AgentType.VEHICLE)[..., None]
+    return (offroad_indication(simulated, scenario).value > 0) & is_vehicle
 
 
 def _outermost(

@@ -8,9 +8,9 @@ from typing import Any
 import imageio.v3 as imageio
 
 from catk_sim.constants import CURRENT_STEP
-from catk_sim.datatypes import AgentType, Rollout, Scenario
+from catk_sim.datatypes import Rollout, Scenario
 from catk_sim.metrics.collision import collision_indication
-from catk_sim.metrics.offroad import offroad_indication
+from catk_sim.metrics.offroad import vehicles_off_road
 from catk_sim.visualization.bev import BirdsEyeRenderer
 from catk_sim.visualization.canvas import Frame
 from catk_sim.visualization.framing import Follow, require_one_world
@@ -72,9 +72,6 @@ def rollout_grid(
     if size is None:
         size = min(max(_SMALLEST, _PAGE // (columns * len(episodes))), _LARGEST)
 
-    # Pedestrians are off the road by right.
-    is_vehicle = (scenario.agents.type == AgentType.VEHICLE)[:, None]
-
     def film(episode: Rollout, *, is_first: bool) -> Iterator[Frame]:
         return rollout_frames(
             episode,
@@ -85,7 +82,7 @@ def rollout_grid(
             first_step=first_step,
             trail_steps=trail_steps,
             collided=collision_indication(episode.simulated, scenario).value > 0,
-            offroad=(offroad_indication(episode.simulated, scenario).value > 0) & is_vehicle,
+            offroad=vehicles_off_road(episode.simulated, scenario),
         )
 
     first = next(iter(episodes))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from catk_sim.datatypes import AgentType, Rollout
+from catk_sim.datatypes import Rollout
 from catk_sim.metrics.collision import collision_indication
-from catk_sim.metrics.offroad import offroad_indication
+from catk_sim.metrics.offroad import vehicles_off_road
 from catk_sim.visualization import BirdsEyeRenderer, rollout_frames, write_video
 
 Record = dict[str, str | float]
@@ -35,9 +35,7 @@ class Film:
             self.episode,
             BirdsEyeRenderer(scenario, size=600, follow="sdc", title=self.title),
             collided=collision_indication(simulated, scenario).value > 0,
-            # Pedestrians are off the road by right.
-            offroad=(offroad_indication(simulated, scenario).value > 0)
-            & (scenario.agents.type == AgentType.VEHICLE)[:, None],
+            offroad=vehicles_off_road(simulated, scenario),
         )
         write_video(frames, path)
 
