@@ -21,7 +21,6 @@ from policies.smart.attention import RelationalAttention
 from policies.smart.model import SMART
 from trainers.cli import parse_preset, run_trainer
 from trainers.configs import BehaviorCloningConfig, EgoPolicyConfig, FitConfig
-from trainers.ego_benchmark import EgoValidation
 from trainers.ego_gmm import ego_cloning_loss
 from trainers.evaluate import Validation
 from trainers.loop import Stage, fit, seed_of
@@ -119,11 +118,13 @@ def run_stage(
         part_size=run.config.max_scenarios_at_once,
         batches_per_pool=config.batches_per_pool,
     )
-    validate = (
-        partial(EgoValidation(run), model)
-        if isinstance(model, EgoGMM)
-        else partial(Validation(run), model)
-    )
+    if isinstance(model, EgoGMM):
+        # Here, as SMART's training does without.
+        from trainers.ego_benchmark import EgoValidation
+
+        validate = partial(EgoValidation(run), model)
+    else:
+        validate = partial(Validation(run), model)
     fit(
         model,
         Stage(

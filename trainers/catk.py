@@ -28,7 +28,6 @@ from policies.smart.policy import SMARTPolicy
 from trainers.bc import make_model, run_stage, train_behavior_cloning
 from trainers.cli import parse_preset, run_trainer
 from trainers.configs import CatKConfig, EgoCatKConfig, FitConfig
-from trainers.ego_benchmark import compare_ego
 from trainers.ego_gmm import ego_catk_loss
 from trainers.losses import score_moves
 from trainers.presets import CATK_PRESETS
@@ -42,8 +41,8 @@ class VisitedStates:
 
     Attributes:
         tokens: The states that the policy visited, and the tokens by which it got there.
-        recovery_token: For each state from the current step on, the token that best leads from it
-            to the next logged state.
+        recovery_token: For each state from the current step on of an agent that carries loss, the
+            token that best leads from it to the next logged state. Arbitrary for others.
         recovery_valid: Whether there is a next logged state.
         record: What the policy observed, mark by mark.
         map_features: What it made of the map.
@@ -100,11 +99,12 @@ class RolloutOracle:
             state = world.state
             poses.append(state.current)
             infos.append(info)
-        tokens = _visited_tokens(scene, poses, infos)
+        recovery_valid = torch.stack([info["recovery_valid"] for info in infos], dim=-1)
+        learned = recovery_valid & scene.learned[..., None]
         return VisitedStates(
-            tokens=tokens,
-            recovery_token=torch.stack([info["recovery_token"] for info in infos], dim=-1),
-            recovery_valid=torch.stack([info["recovery_valid"] for info in infos], dim=-1),
+            tokens=_visited_tokens(scene, poses, infos),
+            recovery_token=env.recovery_tokens(Trajectory.join(poses[:-1]), learned),
+            recovery_valid=recovery_valid,
             record=record,
             map_features=map_features,
         )
@@ -126,7 +126,7 @@ class RolloutOracle:
                 device=self._device,
             )
             assert isinstance(env, WaymoVectorEnv)
-            self._envs[num_envs] = ClosestAmongTopK(env, k=self._k), env
+            self._envs[num_envs] = ClosestAmongTopK(env, k=self._k, labels=False), env
         return self._envs[num_envs]
 
 
@@ -219,10 +219,12 @@ def main(args: list[str]) -> None:
     """Trains, and compares the policy before and after fine-tuning."""
     config: CatKConfig = parse_preset(CATK_PRESETS, "demo", args, prog="python -m trainers.catk")
     run = train(config)
+    # Here, so that training does without what compares and draws the report.
     if isinstance(config, EgoCatKConfig):
+        from trainers.ego_benchmark import compare_ego
+
         compare_ego(run)
     else:
-        # Here, so that training does without what draws the report.
         from trainers.report import compare
 
         compare(run)

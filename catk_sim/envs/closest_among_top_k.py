@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from jaxtyping import Bool, Int
 from torch import Tensor
 from typing_extensions import override
 
@@ -31,7 +32,7 @@ class ClosestAmongTopK(VectorWrapper[Any, Any, Any, Any, Any]):
 
     The infos of a step have, per world and agent:
 
-        token             the token that was played
+        token             the token that was played; arbitrary for an agent that is absent
         recovery_token    the token that best leads from where the agent was to where the log is
                           next: the label to learn, whatever was played; arbitrary if there is none
         recovery_valid    whether there is such a label: a controlled agent with a log to return to
@@ -42,13 +43,20 @@ class ClosestAmongTopK(VectorWrapper[Any, Any, Any, Any, Any]):
         k: How many tokens may be chosen from. 1 is greedy.
         sdc_radius: If given, the log ends where an agent is this far (m) from the sdc, as when
             SMART is trained.
+        labels: Whether infos have `recovery_token`. Who learns from few of the agents asks for
+            theirs at the end, by `recovery_tokens`, which is faster.
 
     Raises:
         ValueError: If the environment takes no token for each agent, or `k` is out of range.
     """
 
     def __init__(
-        self, env: VectorEnv[Any, Any, Any], k: int, *, sdc_radius: float | None = None
+        self,
+        env: VectorEnv[Any, Any, Any],
+        k: int,
+        *,
+        sdc_radius: float | None = None,
+        labels: bool = True,
     ) -> None:
         super().__init__(env)
         worlds = self._waymo.worlds
@@ -62,6 +70,7 @@ class ClosestAmongTopK(VectorWrapper[Any, Any, Any, Any, Any]):
             raise ValueError(f"k must be from 1 to {self.vocabulary.num_tokens}, got {k}")
         self.k = k
         self.sdc_radius = sdc_radius
+        self.labels = labels
         row = (worlds.sizes.max_agents, self.vocabulary.num_tokens)
         self.single_action_space = Box(-np.inf, np.inf, row, np.float32)
         self.action_space = Box(-np.inf, np.inf, (self.num_envs, *row), np.float32)
@@ -85,15 +94,29 @@ class ClosestAmongTopK(VectorWrapper[Any, Any, Any, Any, Any]):
         given = torch.as_tensor(actions, device=state.step.device)
         logits = fit(given, 1, state.controlled.shape[-1])
         log = self._cleaned_log(state).gather(state.step[:, None] + STEPS_PER_TOKEN)
-        token, recovery, has_log = self._choose(logits, state, log)
-        result = self.env.step(token)
+        recovers = log.valid[..., 0] & state.controlled
+        entries = {"token": self._choose(logits, state, log), "recovery_valid": recovers}
+        if self.labels:
+            recovery = self._recover(state, state.current, log, recovers[..., None])
+            entries["recovery_token"] = recovery[..., 0]
+        result = self.env.step(entries["token"])
         num_agents = given.shape[1]
-        entries = {
-            "token": fit(token, 1, num_agents),
-            "recovery_token": fit(recovery, 1, num_agents),
-            "recovery_valid": fit(has_log & state.controlled, 1, num_agents),
-        }
+        entries = {name: fit(entry, 1, num_agents) for name, entry in entries.items()}
         return *result[:4], self._extended(result[4], entries)
+
+    def recovery_tokens(
+        self, visited: Trajectory, matters: Bool[Tensor, "worlds agents moves"]
+    ) -> Int[Tensor, "worlds agents moves"]:
+        """Finds the recovery tokens of an episode, in which no world was reset.
+
+        Args:
+            visited: Where agents were at the beginning, and after each step but the last.
+            matters: For whom it is asked, and when. Elsewhere the tokens are arbitrary.
+        """
+        state, moves = self._waymo.state, torch.arange(visited.num_steps, 0, -1)
+        log = self._cleaned_log(state)
+        steps = state.step[:, None] - STEPS_PER_TOKEN * (moves.to(state.step.device) - 1)
+        return self._recover(state, visited, log.gather(steps), matters)
 
     @property
     def _waymo(self) -> WaymoVectorEnv:
@@ -101,20 +124,34 @@ class ClosestAmongTopK(VectorWrapper[Any, Any, Any, Any, Any]):
         assert isinstance(env, WaymoVectorEnv)
         return env
 
-    def _choose(
-        self, logits: Tensor, state: SimState, log: Trajectory
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _choose(self, logits: Tensor, state: SimState, log: Trajectory) -> Tensor:
         now, kind = state.current, state.scenario.agents.type
-        xy_local = se2.to_local(log.xy, now.xy, now.heading)[..., 0, :]
-        heading_local = (log.heading - now.heading)[..., 0]
-        has_log = log.valid[..., 0]
-        token = closest_to_pose_among_top_k(
-            logits, self.vocabulary, kind, xy_local, heading_local, self.k, has_log=has_log
-        )
-        recovery = match_step(
-            self.vocabulary, kind, xy_local, heading_local, matters=has_log & state.controlled
-        )
-        return token, recovery, has_log
+        xy_local, heading_local = _seen_from(now, log)
+
+        def choose(agents: Any) -> Tensor:
+            return closest_to_pose_among_top_k(
+                logits[agents],
+                self.vocabulary,
+                kind[agents],
+                xy_local[..., 0, :][agents],
+                heading_local[..., 0][agents],
+                self.k,
+                has_log=log.valid[..., 0][agents],
+            )
+
+        if logits.device.type != "cpu":
+            return choose(...)
+        # Where it costs nothing to list who is there, the others are left out.
+        present = now.valid[..., 0]
+        token = torch.zeros(kind.shape, dtype=torch.int64)
+        token[present] = choose(present)
+        return token
+
+    def _recover(
+        self, state: SimState, visited: Trajectory, log: Trajectory, matters: Tensor
+    ) -> Tensor:
+        kind = state.scenario.agents.type[..., None].expand(matters.shape)
+        return match_step(self.vocabulary, kind, *_seen_from(visited, log), matters=matters)
 
     def _cleaned_log(self, state: SimState) -> Trajectory:
         # A reset replaces the scenario, a step does not.
@@ -135,3 +172,8 @@ class ClosestAmongTopK(VectorWrapper[Any, Any, Any, Any, Any]):
         if self._waymo.config.output == "numpy":
             extended = to_numpy(extended)
         return {**info, **extended}
+
+
+def _seen_from(now: Trajectory, log: Trajectory) -> tuple[Tensor, Tensor]:
+    """Tells logged poses in the frames of others: xy (m) and heading (rad)."""
+    return se2.to_local(log.xy, now.xy, now.heading), log.heading - now.heading

@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from jaxtyping import Bool
 from torch import Tensor
 
 from catk_sim.datatypes import SimState
-from catk_sim.visualization.bev import BirdsEyeRenderer
 from catk_sim.visualization.canvas import Frame
 from catk_sim.visualization.framing import Follow
 from catk_sim.visualization.tiling import tiled
 from catk_sim.visualization.window import Window
+
+if TYPE_CHECKING:
+    from catk_sim.visualization.bev import BirdsEyeRenderer
 
 SIZE = 800
 """Sides of the picture of a world, or of a window that shows many (pixels)."""
@@ -45,22 +48,22 @@ class Pictures:
         offroad: Bool[Tensor, "worlds agents"],
     ) -> tuple[Frame, ...]:
         """Draws every world of a batch, with marks at agents that collided or left the road."""
-        state = state.to("cpu")
-        return tuple(
-            self._renderer(world, state).render(
-                state.select(world), collided=collided[world], offroad=offroad[world]
-            )
-            for world in range(len(collided))
-        )
+        # Here, so that an environment that draws nothing does without what draws.
+        from catk_sim.visualization.bev import BirdsEyeRenderer
 
-    def _renderer(self, world: int, state: SimState) -> BirdsEyeRenderer:
-        # Worlds get room for more agents when a larger scenario enters beside them.
-        key = (world, state.history.num_agents)
-        if key not in self._renderers:
-            self._renderers[key] = BirdsEyeRenderer(
-                state.select(world).scenario, size=self._size, follow=self._follow
+        state, pictures = state.to("cpu"), []
+        for world in range(len(collided)):
+            now = state.select(world)
+            # Worlds get room for more agents when a larger scenario enters beside them.
+            key = (world, state.history.num_agents)
+            if key not in self._renderers:
+                self._renderers[key] = BirdsEyeRenderer(
+                    now.scenario, size=self._size, follow=self._follow
+                )
+            pictures.append(
+                self._renderers[key].render(now, collided=collided[world], offroad=offroad[world])
             )
-        return self._renderers[key]
+        return tuple(pictures)
 
 
 class Screen:

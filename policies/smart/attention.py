@@ -14,14 +14,19 @@ from policies.smart.layers import FeedForward, Memo, ParametersOf
 from policies.smart.linear import Linear, linear
 from policies.smart.native.attention import (
     EdgeList,
+    Gathering,
     RelationWeights,
     attend,
     attend_unfinished,
     fits,
-    gather,
 )
 from policies.smart.native.encoding import Layer
-from policies.smart.native.layer import LayerWeights, enter, leave
+from policies.smart.native.layer import (
+    LayerWeights,
+    enter_learning,
+    leave_learning,
+    update,
+)
 from policies.smart.native.layer import fits as fits_layer
 from policies.smart.native.library import takes
 from policies.smart.relation import Relation
@@ -120,6 +125,8 @@ class RelationalAttention(nn.Module):
         if edges is not None:
             return self._forward_natively(destinations, relation, edges, keys_values)
         folded = self._fold()
+        if self._is_native(destinations) and not _is_autocast(destinations):
+            return self._learn_natively(destinations, relation, keys_values, folded)
         projected = linear(self.norm(destinations), folded.project, folded.project_bias)
         # Parts of it have the strides of the whole, so that it must be cast as a whole.
         projected = projected.to(_computed_in(projected))
@@ -147,8 +154,7 @@ class RelationalAttention(nn.Module):
         edges = relation.edge_list if self._is_native(query) else None
         gathered = torch.zeros_like(query)
         query = query.index_select(0, neighbors.destination)
-        autocast = torch.is_autocast_enabled(query.device.type)
-        if edges is not None and relation.unfinished and not autocast:
+        if edges is not None and relation.unfinished and not _is_autocast(query):
             value = self._attend_unfinished(query, keys_values, relation, edges, dropout, folded)
             return gathered.index_copy(0, neighbors.destination, value)
         heads = query.unflatten(-1, (self.num_heads, self.head_dim)).transpose(0, 1)
@@ -172,7 +178,7 @@ class RelationalAttention(nn.Module):
         """Returns the edges, if all of the layer can be done by native kernels."""
         if torch.is_grad_enabled() or (self.training and self.dropout):
             return None
-        if torch.is_autocast_enabled(destinations.device.type):
+        if _is_autocast(destinations):
             return None
         return relation.edge_list if self._is_native(destinations) else None
 
@@ -183,33 +189,50 @@ class RelationalAttention(nn.Module):
         edges: EdgeList,
         keys_values: Tensor | None,
     ) -> tuple[Float[Tensor, "destinations hidden"], Float[Tensor, "destinations own"]]:
+        weights, relation_weights = self._packed(relation)
+        unfinished = relation.unfinished
+        gathering = Gathering(
+            edges=edges,
+            destination=relation.neighbors.destination,
+            encodings=[part.features for part in unfinished] or relation.normalised,
+            scales=[part.scale for part in unfinished],
+            weights=relation_weights,
+        )
+        return update(weights, destinations, gathering, keys_values)
+
+    def _learn_natively(
+        self,
+        destinations: Tensor,
+        relation: Relation,
+        keys_values: Tensor | None,
+        folded: "_Folded",
+    ) -> tuple[Float[Tensor, "destinations hidden"], Float[Tensor, "destinations own"]]:
+        with torch.no_grad():
+            weights, _ = self._packed(relation)
+        norm, first, second, norm_behind = self.feed_forward.weighty
+        project = folded.project, folded.project_bias
+        query, skip_gate, own = enter_learning(weights, destinations, project, self.norm)
+        sources = own if keys_values is None else keys_values
+        destinations = leave_learning(
+            weights,
+            destinations,
+            skip_gate,
+            self._gather(query, sources, relation, folded),
+            linears=[(folded.gate, None), *((p.weight, p.bias) for p in (self.out, first, second))],
+            norms=[self.norm_out, norm, norm_behind],
+            dropout=self.dropout if self.training else 0.0,
+        )
+        return destinations, own
+
+    def _packed(self, relation: Relation) -> tuple[LayerWeights, RelationWeights]:
+        """Returns the weights as native kernels read them. They get no gradient."""
         unfinished = relation.unfinished
         layer = unfinished[0].layer if unfinished else None
-        weights, relation_weights = self._weights(
-            partial(self._pack, layer), self._everything, layer
-        )
-        projected = enter(weights, destinations)
-        width = self.num_heads * self.head_dim
-        query, own = projected[:, :width], projected[:, 3 * width :]
-        gathered = query.new_zeros(query.shape)
-        encodings = [part.features for part in unfinished] or relation.normalised
-        if len(relation.neighbors.destination):
-            gathered = gather(
-                query,
-                own if keys_values is None else keys_values,
-                edges,
-                relation.neighbors.destination,
-                [encoding.to(query.dtype) for encoding in encodings],
-                [part.scale for part in unfinished],
-                relation_weights,
-            )
-        return leave(weights, destinations, projected, gathered), own
+        return self._weights(partial(self._pack, layer), self._everything, layer)
 
     def _pack(self, layer: Layer | None) -> tuple[LayerWeights, RelationWeights]:
         folded = self._fold()
-        norm, first, _, _, second, norm_behind = self.feed_forward
-        assert isinstance(norm, nn.LayerNorm)
-        assert isinstance(norm_behind, nn.LayerNorm)
+        norm, first, second, norm_behind = self.feed_forward.weighty
         linears = [
             *((folded.project, folded.project_bias), (folded.gate, None)),
             *((part.weight, part.bias) for part in (self.out, first, second)),
@@ -268,6 +291,10 @@ def split_blocks(
 ) -> tuple[Float[Tensor, "sources keys_values"], ...]:
     """Views the keys and values of all sources in each block."""
     return keys_values.to(_computed_in(keys_values)).flatten(0, -3).unbind(dim=1)
+
+
+def _is_autocast(features: Tensor) -> bool:
+    return torch.is_autocast_enabled(features.device.type)
 
 
 def _computed_in(features: Tensor) -> torch.dtype:

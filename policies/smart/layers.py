@@ -81,13 +81,21 @@ class FeedForward(nn.Sequential):
         )
         self._dropout = dropout
 
+    @property
+    def weighty(self) -> tuple[nn.LayerNorm, Linear, Linear, nn.LayerNorm]:
+        """The layers that have weights."""
+        norm, first, _, _, second, norm_out = self
+        assert isinstance(norm, nn.LayerNorm)
+        assert isinstance(first, Linear)
+        assert isinstance(second, Linear)
+        assert isinstance(norm_out, nn.LayerNorm)
+        return norm, first, second, norm_out
+
     @override
     def forward(self, input: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
         if not torch.is_grad_enabled() or torch.is_autocast_enabled(input.device.type):
             return super().forward(input)
-        norm, first, _, _, second, norm_out = self
-        assert isinstance(first, Linear)
-        assert isinstance(second, Linear)
+        norm, first, second, norm_out = self.weighty
         dropout = self._dropout if self.training else 0.0
         parameters = first.weight, first.bias, second.weight, second.bias
         return norm_out(_LinearTwice.apply(norm(input), *parameters, dropout))

@@ -198,26 +198,6 @@ INLINE void softmax(int heads, int64_t count, float *score) {
     for (int64_t i = 0; i < numbers; i += WIDTH) store(score + i, load(score + i) * total);
 }
 
-/* Which weights are dropped: a number for each, drawn by its place, so that the gradient can draw
-   it again. The mixing is Wellons' lowbias32, once for each half of the seed. */
-struct dropout {
-    uint32_t seed, other_seed;
-    uint32_t limit; /* Smaller numbers are dropped. */
-    float growth;   /* What the others are multiplied by. */
-};
-
-INLINE uvec mix(uvec x) {
-    x = (x ^ (x >> 16)) * 0x7feb352du;
-    x = (x ^ (x >> 15)) * 0x846ca68bu;
-    return x ^ (x >> 16);
-}
-
-INLINE vec keep(struct dropout drop, int64_t place) {
-    uvec x = mix(((uvec){LANES} + (uint32_t)place) ^ drop.seed);
-    x = mix(x + drop.other_seed + (uint32_t)(place >> 32));
-    return choose((ivec)(x < drop.limit), (vec){0}, all(drop.growth));
-}
-
 /* One layer's attention. Python fills it in; see `attention.py`. */
 struct attention {
     int64_t heads;

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from policies.smart.native import threads
+from policies.smart.native.dropout import Dropout
 from policies.smart.native.encoding import Encoding, Layer
 from policies.smart.native.library import library, pointers
 
@@ -22,8 +23,7 @@ class _Attention(ctypes.Structure):
 
     _fields_ = [
         *((name, _INT) for name in ("heads", "hidden", "head_dim", "stride", "head_stride")),
-        *((name, ctypes.c_uint32) for name in ("seed", "other_seed", "limit")),
-        ("growth", ctypes.c_float),
+        ("drop", Dropout),
         *pointers("starts", "source", "encoding", "scale", "keys", "values"),
         *(*pointers("query"), ("query_stride", _INT)),
         *(*pointers("relation_query"), ("relation_stride", _INT)),
@@ -145,58 +145,82 @@ class RelationWeights:
             value_bias=value @ layer.bias,
         )
 
+    @cached_property
+    def structure(self) -> _Attention:
+        """What kernels are told of them."""
+        heads, head_dim, hidden = self.key.shape
+        told = _Attention(
+            heads=heads,
+            hidden=hidden,
+            head_dim=head_dim,
+            relation_key=self.key.data_ptr(),
+            relation_value=self.value.data_ptr(),
+            relation_bias=self.bias.data_ptr(),
+        )
+        if self.key_bias is not None and self.value_bias is not None:
+            told.key_bias, told.value_bias = self.key_bias.data_ptr(), self.value_bias.data_ptr()
+        return told
 
-def gather(
-    query: Float[Tensor, "destinations attention"],
-    keys_values: Float[Tensor, "sources keys_values"],
-    edges: EdgeList,
-    destination: Int[Tensor, " rows"],
-    encodings: Sequence[Float[Tensor, "_ hidden"]],
-    scales: Sequence[Float[Tensor, " _"]],
-    weights: RelationWeights,
-) -> Float[Tensor, "destinations attention"]:
-    """Attends without a gradient; see `RelationalAttention`.
 
-    Args:
-        query: That of each destination.
-        keys_values: Those of each source.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Gathering:
+    """What one layer attends to, without a gradient; see `RelationalAttention`.
+
+    Attributes:
         edges: Who attends to whom.
         destination: The one that each row of edges belongs to.
         encodings: Those of the edges, or what their last layer reads.
         scales: What of the last layer's bias is in each; none if that is not in the weights.
         weights: What is done with encodings.
-
-    Returns:
-        What each destination attends to; zero where it has no row.
     """
-    heads, head_dim, hidden = weights.key.shape
-    query, keys_values = _dense_rows(query), _dense_rows(keys_values)
-    encodings = [encoding.contiguous() for encoding in encodings]
-    gathered = query.new_zeros(query.shape)
-    at_values = keys_values.data_ptr() + keys_values.element_size() * heads * head_dim
-    call = _Attention(
-        heads=heads,
-        hidden=hidden,
-        head_dim=head_dim,
-        stride=keys_values.stride(0),
-        starts=edges.starts.data_ptr(),
-        source=edges.source32.data_ptr(),
-        encoding=edges.addresses(encodings).data_ptr(),
-        keys=keys_values.data_ptr(),
-        values=at_values,
-        query=query.data_ptr(),
-        query_stride=query.stride(0),
-        destination=destination.data_ptr(),
-        relation_key=weights.key.data_ptr(),
-        relation_value=weights.value.data_ptr(),
-        relation_bias=weights.bias.data_ptr(),
-        gathered=gathered.data_ptr(),
-    )
-    if weights.key_bias is not None and weights.value_bias is not None:
-        call.scale = edges.addresses(scales).data_ptr()
-        call.key_bias, call.value_bias = weights.key_bias.data_ptr(), weights.value_bias.data_ptr()
-    _run("gather", call, edges.starts)
-    return gathered
+
+    edges: EdgeList
+    destination: Int[Tensor, " rows"]
+    encodings: Sequence[Float[Tensor, "_ hidden"]]
+    scales: Sequence[Float[Tensor, " _"]]
+    weights: RelationWeights
+
+    @property
+    def num_rows(self) -> int:
+        """How many destinations have edges."""
+        return self.destination.shape[0]
+
+    @property
+    def cost(self) -> int:
+        """Multiplications in all."""
+        return self.edges.source.shape[0] * _cost(self.weights.structure)
+
+    def structure(self, query: Tensor, keys_values: Tensor, gathered: Tensor) -> _Attention:
+        """Tells kernels what to do; see `run`."""
+        parts = (keys_values, *self.encodings)
+        assert all(part.dtype == torch.float32 and part.stride(1) == 1 for part in parts)
+        call, edges = _Attention.from_buffer_copy(self.weights.structure), self.edges
+        values_from = keys_values.element_size() * call.heads * call.head_dim
+        call.stride = keys_values.stride(0)
+        call.starts, call.source = edges.starts.data_ptr(), edges.source32.data_ptr()
+        call.encoding = edges.addresses(self.encodings).data_ptr()
+        if self.weights.layer is not None:
+            call.scale = edges.addresses(self.scales).data_ptr()
+        call.keys = keys_values.data_ptr()
+        call.values = call.keys + values_from
+        call.query, call.query_stride = query.data_ptr(), query.stride(0)
+        call.destination, call.gathered = self.destination.data_ptr(), gathered.data_ptr()
+        return call
+
+    def run(
+        self,
+        query: Float[Tensor, "destinations attention"],
+        keys_values: Float[Tensor, "sources keys_values"],
+        gathered: Float[Tensor, "destinations attention"],
+    ) -> None:
+        """Attends.
+
+        Args:
+            query: That of each destination.
+            keys_values: Those of each source.
+            gathered: Where what each destination attends to goes, if it has edges.
+        """
+        _run("gather", self.structure(query, keys_values, gathered), self.edges.starts)
 
 
 def attend(
@@ -291,29 +315,23 @@ class _Attend(torch.autograd.Function):
         total = query.new_ones(rows, heads, 1)
         learns = any(ctx.needs_input_grad)
         weights = query.new_empty(len(edges.source), heads) if learns else None
-        seeds = torch.randint(2**31, (2,)).tolist() if dropout else [0, 0]
+        drop = Dropout.draw(dropout)
         call = _Attention(
             **_sizes(query, relation_query, keys_values, edges),
             **_scales(bias, scales, edges),
-            **_dropout(dropout, seeds),
+            drop=drop,
             encoding=edges.addresses(encodings).data_ptr(),
             weights=None if weights is None else weights.data_ptr(),
             value_sum=value_sum.data_ptr(),
             relation_sum=relation_sum.data_ptr(),
-            total=total.data_ptr() if dropout else None,
+            total=total.data_ptr() if drop.limit else None,
             scale_sum=scale_sum.data_ptr(),
         )
         _run("attend", call, edges.starts)
         if learns:
             kept = None if remake else relation_query
             ctx.save_for_backward(query, kept, bias, keys_values, weights, *encodings)
-            ctx.remake, ctx.edges, ctx.dropout, ctx.seeds, ctx.scales = (
-                remake,
-                edges,
-                dropout,
-                seeds,
-                scales,
-            )
+            ctx.remake, ctx.edges, ctx.drop, ctx.scales = remake, edges, drop, scales
         return value_sum, relation_sum.transpose(0, 1), total, scale_sum
 
     @staticmethod
@@ -324,17 +342,17 @@ class _Attend(torch.autograd.Function):
         edges: EdgeList = ctx.edges
         by_value_sum = grads[0].contiguous()
         by_relation_sum = grads[1].transpose(0, 1).contiguous()
-        by_total = grads[2].contiguous() if ctx.dropout else None
+        by_total = grads[2].contiguous() if ctx.drop.limit else None
         by_scale_sum = grads[3].contiguous()
         by_score = torch.empty_like(weights)
-        dropped = torch.empty_like(weights) if ctx.dropout else weights
+        dropped = torch.empty_like(weights) if ctx.drop.limit else weights
         by_query, by_relation_query = torch.empty_like(query), torch.empty_like(relation_query)
         by_bias = torch.empty_like(bias)
         by_encodings: Sequence[Tensor | None] = [None] * len(encodings)
         call = _Attention(
             **_sizes(query, relation_query, keys_values, edges),
             **_scales(bias, ctx.scales, edges),
-            **_dropout(ctx.dropout, ctx.seeds),
+            drop=ctx.drop,
             encoding=edges.addresses(encodings).data_ptr(),
             weights=weights.data_ptr(),
             by_value_sum=by_value_sum.data_ptr(),
@@ -379,13 +397,17 @@ def _sum_over_sources(call: _Attention, edges: EdgeList, keys_values: Tensor) ->
 
 
 def _run(kernel: str, call: _Attention, starts: Tensor) -> None:
-    cost = 2 * call.heads * (call.hidden + call.head_dim)
-    threads.run(kernel, (ctypes.byref(call),), starts, cost=cost)
+    threads.run(kernel, (ctypes.byref(call),), starts, cost=_cost(call))
+
+
+def _cost(call: _Attention) -> int:
+    """Multiplications for an edge."""
+    return 2 * call.heads * (call.hidden + call.head_dim)
 
 
 def _sizes(
     query: Tensor, relation_query: Tensor, keys_values: Tensor, edges: EdgeList
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Fills in what both directions need."""
     heads, _, hidden = relation_query.shape
     values = keys_values.data_ptr() + keys_values.element_size() * query.shape[1]
@@ -406,20 +428,10 @@ def _sizes(
     }
 
 
-def _scales(bias: Tensor, scales: Sequence[Tensor], edges: EdgeList) -> dict[str, int]:
+def _scales(bias: Tensor, scales: Sequence[Tensor], edges: EdgeList) -> dict[str, Any]:
     if not scales:
         return {}
     return {"bias": bias.data_ptr(), "scale": edges.addresses(scales).data_ptr()}
-
-
-def _dropout(dropout: float, seeds: list[int]) -> dict[str, int | float]:
-    seed, other_seed = seeds
-    return {
-        "seed": seed,
-        "other_seed": other_seed,
-        "limit": int(dropout * 2**32),
-        "growth": 1 / (1 - dropout),
-    }
 
 
 def _dense_rows(tensor: Tensor) -> Tensor:

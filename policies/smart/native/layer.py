@@ -1,18 +1,23 @@
 """What a layer of attention does before and after it attends, in C.
 
 Torch does this by a dozen calls. For the fifty agents of a scene at one mark these take several
-times as long as what they do.
+times as long as what they do. In training a layer keeps what it reads, and works the rest out again
+for the gradient, while it is in the cache.
 """
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from policies.smart.native import threads
+from policies.smart.native.attention import Gathering
+from policies.smart.native.dropout import Dropout
 from policies.smart.native.library import POINTER, library, pointers
 
 _INT = ctypes.c_int64
@@ -37,7 +42,30 @@ class _Layer(ctypes.Structure):
         *(("hidden", _INT), ("width", _INT)),
         *(("before", _Norm), ("project", _Linear), ("gate", _Linear), ("out", _Linear)),
         *(("behind_out", _Norm), ("before_first", _Norm)),
-        *(("first", _Linear), ("second", _Linear), ("behind_second", _Norm)),
+        *(("first", _Linear), ("second", _Linear), ("behind_second", _Norm), ("drop", Dropout)),
+    ]
+
+
+class _LinearBack(ctypes.Structure):
+    """`struct linear_back`."""
+
+    _fields_ = [("transposed", _Linear), *pointers("by_weight", "by_bias")]
+
+
+class _NormBack(ctypes.Structure):
+    """`struct norm_back`."""
+
+    _fields_ = pointers("by_gain", "by_shift")
+
+
+class _LayerBack(ctypes.Structure):
+    """`struct layer_back`."""
+
+    _fields_ = [
+        *((name, _INT) for name in ("rows", "parts", "part_stride")),
+        *(("before", _NormBack), ("project", _LinearBack), ("gate", _LinearBack)),
+        *(("out", _LinearBack), ("behind_out", _NormBack), ("before_first", _NormBack)),
+        *(("first", _LinearBack), ("second", _LinearBack), ("behind_second", _NormBack)),
     ]
 
 
@@ -81,11 +109,17 @@ class LayerWeights:
         return cls(
             structure=_Layer(
                 *(hidden, width, before, project, gate, out),
-                *(behind_out, before_first, first, second, behind_second),
+                *(behind_out, before_first, first, second, behind_second, Dropout.draw(0.0)),
             ),
             kept=tuple(tensor for pair in packed for tensor in pair),
             cost=(sizes[0], sum(sizes[1:])),
         )
+
+    def with_dropout(self, drop: Dropout) -> "LayerWeights":
+        """Returns the same, for a layer that drops some of what is fed forward."""
+        structure = _Layer.from_buffer_copy(self.structure)
+        structure.drop = drop
+        return replace(self, structure=structure)
 
 
 def _pack(
@@ -111,25 +145,212 @@ def enter(weights: LayerWeights, rows: Float[Tensor, "rows hidden"]) -> Float[Te
     return projected
 
 
-def leave(
+def update(
     weights: LayerWeights,
     rows: Float[Tensor, "rows hidden"],
-    projected: Float[Tensor, "rows own"],
-    gathered: Float[Tensor, "rows attention"],
-) -> Float[Tensor, "rows hidden"]:
-    """Lets some of what rows attended to pass, and adds it to them; feeds them forward.
+    gathering: Gathering,
+    keys_values: Float[Tensor, "sources keys_values"] | None,
+) -> tuple[Float[Tensor, "rows hidden"], Float[Tensor, "rows own"]]:
+    """Does all of a layer without a gradient.
 
     Args:
         weights: The layer's.
-        rows: What `enter` took.
-        projected: What it returned.
-        gathered: What the rows attended to.
+        rows: Features.
+        gathering: What they attend to.
+        keys_values: Those of the sources; by default of the rows themselves.
+
+    Returns:
+        Features, and the rows' own keys and values, unless sources are of another kind.
     """
-    rows = rows.contiguous()
+    rows, width, count = rows.contiguous(), weights.structure.width, rows.shape[0]
+    gathered = rows.new_zeros(count, width)
+    if threads.worthwhile(count * sum(weights.cost) + gathering.cost) > 1:
+        projected = enter(weights, rows)
+        own = projected[:, 3 * width :]
+        if gathering.num_rows:
+            query = projected[:, :width]
+            gathering.run(query, own if keys_values is None else keys_values, gathered)
+        return _leave(weights, rows, projected[:, width:], gathered), own
+    projected = rows.new_empty(count, weights.structure.project.outputs)
+    own, updated = projected[:, 3 * width :], torch.empty_like(rows)
+    call = gathering.structure(projected, own if keys_values is None else keys_values, gathered)
+    structures = ctypes.byref(weights.structure), ctypes.byref(call), _INT(gathering.num_rows)
+    pointers_to = (POINTER(tensor.data_ptr()) for tensor in (rows, projected, gathered, updated))
+    threads.run("update_layer", (*structures, *pointers_to), count, cost=0)
+    return updated, own
+
+
+def _leave(weights: LayerWeights, rows: Tensor, skip: Tensor, gathered: Tensor) -> Tensor:
+    assert skip.stride(0) == weights.structure.project.outputs
     updated = torch.empty_like(rows)
-    tensors = rows, projected, gathered.contiguous(), updated
+    tensors = rows, skip, gathered, updated
     _run("leave_layer", weights, tensors, cost=weights.cost[1])
     return updated
+
+
+def enter_learning(
+    weights: LayerWeights,
+    rows: Float[Tensor, "rows hidden"],
+    project: Linear,
+    norm: nn.LayerNorm,
+) -> tuple[
+    Float[Tensor, "rows attention"], Float[Tensor, "rows skips_gates"], Float[Tensor, "rows _"]
+]:
+    """Does what `enter` does, with a gradient.
+
+    Args:
+        weights: The layer's.
+        rows: Features.
+        project: What of the weights gets a gradient,
+        norm: and what is before it.
+
+    Returns:
+        Queries, skips with gates, and keys with values if there are any.
+    """
+    return _Enter.apply(weights, rows.contiguous(), *project, norm.weight, norm.bias)
+
+
+def leave_learning(
+    weights: LayerWeights,
+    rows: Float[Tensor, "rows hidden"],
+    skip_gate: Float[Tensor, "rows skips_gates"],
+    gathered: Float[Tensor, "rows attention"],
+    *,
+    linears: Sequence[Linear],
+    norms: Sequence[nn.LayerNorm],
+    dropout: float = 0.0,
+) -> Float[Tensor, "rows hidden"]:
+    """Does what `leave` does, with a gradient.
+
+    Args:
+        weights: The layer's.
+        rows: What `enter_learning` took.
+        skip_gate: What it returned.
+        gathered: What the rows attended to.
+        linears: What of the weights gets a gradient: that from what is gathered to gates, out, and
+            the two of the feed-forward network.
+        norms: Behind `out`; before and behind the feed-forward network.
+        dropout: The part of what is between the feed-forward network's layers that is dropped.
+    """
+    parameters = [weight for linear in linears for weight in linear if weight is not None]
+    parameters += [weight for norm in norms for weight in (norm.weight, norm.bias)]
+    rows, gathered = rows.contiguous(), gathered.contiguous()
+    return _Leave.apply(weights, dropout, rows, skip_gate, gathered, *parameters)
+
+
+class _Enter(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, weights: LayerWeights, rows: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(rows, *parameters)
+        ctx.weights = weights
+        width, projected = weights.structure.width, enter(weights, rows)
+        return projected[:, :width], projected[:, width : 3 * width], projected[:, 3 * width :]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows, *parameters = ctx.saved_tensors
+        weights: LayerWeights = ctx.weights
+        by_projected, by_rows = torch.cat(grads, dim=1), torch.empty_like(rows)
+        found = _Gradients(parameters, len(rows))
+        by_weight, by_bias, by_gain, by_shift = found.addresses
+        transposed = _Transposed(parameters[0])
+        found.fill(
+            before=_NormBack(by_gain, by_shift),
+            project=_LinearBack(transposed.structure, by_weight, by_bias),
+        )
+        _run_back("enter_layer_back", weights, found, (rows, by_projected, by_rows))
+        return None, by_rows, *found.sums()
+
+
+class _Leave(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weights: LayerWeights,
+        dropout: float,
+        rows: Tensor,
+        skip_gate: Tensor,
+        gathered: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(rows, skip_gate, gathered, *parameters)
+        ctx.weights = weights = weights.with_dropout(Dropout.draw(dropout))
+        return _leave(weights, rows, skip_gate, gathered)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows, skip_gate, gathered, *parameters = ctx.saved_tensors
+        by_rows, by_gathered = torch.empty_like(rows), torch.empty_like(gathered)
+        by_skip_gate = skip_gate.new_empty(skip_gate.shape)
+        gate, out, first, second = (_Transposed(parameters[place]) for place in (0, 1, 3, 5))
+        # The gate's bias gets its gradient through the projection; here it is not wanted.
+        found = _Gradients([*parameters, gathered.new_empty(len(parameters[0]))], len(rows))
+        at = found.addresses
+        found.fill(
+            gate=_LinearBack(gate.structure, at[0], at[13]),
+            out=_LinearBack(out.structure, at[1], at[2]),
+            first=_LinearBack(first.structure, at[3], at[4]),
+            second=_LinearBack(second.structure, at[5], at[6]),
+            behind_out=_NormBack(at[7], at[8]),
+            before_first=_NormBack(at[9], at[10]),
+            behind_second=_NormBack(at[11], at[12]),
+        )
+        tensors = rows, skip_gate, gathered, grads[0].contiguous()
+        tensors = *tensors, by_rows, by_skip_gate, by_gathered
+        _run_back("leave_layer_back", ctx.weights, found, tensors)
+        return None, None, by_rows, by_skip_gate, by_gathered, *found.sums()[:-1]
+
+
+class _Transposed:
+    """The transpose of some weights, as the kernels read them."""
+
+    def __init__(self, weight: Float[Tensor, "out in"]) -> None:
+        self._kept = blocks, shift = _pack(weight.mT, None)
+        outputs, inputs = weight.shape
+        self.structure = _Linear(outputs, inputs, blocks.data_ptr(), shift.data_ptr())
+
+
+class _Gradients:
+    """Where kernels add up gradients by some weights.
+
+    Rows are cut into a part for each thread, which adds to gradients of its own.
+
+    Attributes:
+        addresses: Where the gradient by each is, of the first part.
+        structure: For the kernels.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], num_rows: int) -> None:
+        self._shapes = [weight.shape for weight in weights]
+        self._sizes = [weight.numel() for weight in weights]
+        parts = torch.get_num_threads()
+        self._sums = weights[0].new_zeros(parts, sum(self._sizes))
+        size, start = self._sums.element_size(), self._sums.data_ptr()
+        places = accumulate(self._sizes, initial=0)
+        self.addresses = [start + size * place for place in places][: len(weights)]
+        self.structure = _LayerBack(rows=num_rows, parts=parts, part_stride=sum(self._sizes))
+
+    def fill(self, **places: _LinearBack | _NormBack) -> None:
+        """Fills in the places of the gradients."""
+        for name, place in places.items():
+            setattr(self.structure, name, place)
+
+    def sums(self) -> list[Tensor]:
+        """Returns the gradients by the weights, over all parts."""
+        flat = self._sums.sum(dim=0).split(self._sizes)
+        return [sums.view(shape) for sums, shape in zip(flat, self._shapes, strict=True)]
+
+
+def _run_back(
+    kernel: str, weights: LayerWeights, found: _Gradients, tensors: Sequence[Tensor]
+) -> None:
+    pointers_to = (POINTER(tensor.data_ptr()) for tensor in tensors)
+    structures = ctypes.byref(weights.structure), ctypes.byref(found.structure)
+    # About three times the multiplications of the other direction.
+    cost = 3 * sum(weights.cost) * len(tensors[0]) // found.structure.parts
+    threads.run(kernel, (*structures, *pointers_to), found.structure.parts, cost=cost)
 
 
 def _run(kernel: str, weights: LayerWeights, tensors: Sequence[Tensor], *, cost: int) -> None:

@@ -24,6 +24,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from catk_sim.command import UserError
+
 POINTER = ctypes.c_void_p
 """A pointer into a tensor's memory."""
 
@@ -39,7 +41,7 @@ def pointers(*names: str) -> list[tuple[str, type[ctypes.c_void_p]]]:
     return [(name, POINTER) for name in names]
 
 
-class NativeKernelError(RuntimeError):
+class NativeKernelError(UserError):
     """The kernels cannot be compiled or loaded. Its message says why."""
 
 

@@ -29,7 +29,7 @@ def run(kernel: str, arguments: Sequence[Any], work: Tensor | int, *, cost: int)
     """
     function = getattr(library(), kernel)
     total = int(work[-1]) if isinstance(work, Tensor) else work
-    parts = min(torch.get_num_threads(), max(1, total * cost // _WORTHWHILE))
+    parts = worthwhile(total * cost)
     if parts == 1:
         count = len(work) - 1 if isinstance(work, Tensor) else work
         failed = function(*arguments, ctypes.c_int64(0), ctypes.c_int64(count))
@@ -43,6 +43,15 @@ def run(kernel: str, arguments: Sequence[Any], work: Tensor | int, *, cost: int)
         failed = max(future.result() for future in futures)
     if failed:
         raise MemoryError(f"no memory for the scores of a row in {kernel!r}")
+
+
+def worthwhile(cost: int) -> int:
+    """Tells how many threads some work is for.
+
+    Args:
+        cost: Multiplications in all.
+    """
+    return min(torch.get_num_threads(), max(1, cost // _WORTHWHILE))
 
 
 def _bounds(work: Tensor | int, total: int, parts: int) -> list[int]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from catk_sim.datasets.batching import collate
-from catk_sim.datatypes import Scenario
+from catk_sim.datatypes import Scenario, Trajectory
 from catk_sim.envs import ClosestAmongTopK, WaymoVectorEnv
 from catk_sim.geometry.boxes import box_corners
 from catk_sim.geometry.se2 import to_global
@@ -57,8 +57,9 @@ def test_with_one_candidate_it_is_greedy(scenarios: list[Scenario]) -> None:
     env = make(1, scenarios)
     for step in range(16):
         logits = random_logits(env, step)
+        present = waymo(env).state.current.valid[..., 0]
         *_, info = env.step(logits)
-        torch.testing.assert_close(info["token"], logits.argmax(-1))
+        torch.testing.assert_close(info["token"][present], logits.argmax(-1)[present])
 
 
 def test_with_all_candidates_it_retells_the_log(scenarios: list[Scenario]) -> None:
@@ -90,8 +91,9 @@ def test_the_choice_is_the_nearest_of_the_likely(scenarios: list[Scenario]) -> N
 def test_an_agent_without_a_next_logged_position_takes_its_most_likely_token() -> None:
     env = make(32, [variations.short(variations.crowd(6))])
     logits = random_logits(env)
+    present = waymo(env).state.current.valid[..., 0]
     *_, info = env.step(logits)
-    torch.testing.assert_close(info["token"], logits.argmax(-1))
+    torch.testing.assert_close(info["token"][present], logits.argmax(-1)[present])
     assert not info["recovery_valid"].any()
 
 
@@ -115,6 +117,24 @@ def test_recovery_is_measured_from_the_state_before_the_step() -> None:
     ahead = VOCABULARY.end_poses[0, torch.stack(tokens), 0]
     # The fastest token gets 7.5 m.
     torch.testing.assert_close(ahead, torch.tensor([5.0, 7.5, 7.5]), atol=0.6, rtol=0)
+
+
+def test_labels_of_an_episode_at_once_are_those_of_its_steps(scenarios: list[Scenario]) -> None:
+    env, silent = make(4, scenarios), make(4, scenarios)
+    silent.labels = False
+    visited, labels, valid = [], [], []
+    for step in range(16):
+        visited.append(waymo(silent).state.current)
+        *_, info = env.step(random_logits(env, step))
+        *_, unlabelled = silent.step(random_logits(silent, step))
+        assert "recovery_token" not in unlabelled
+        torch.testing.assert_close(info["recovery_valid"], unlabelled["recovery_valid"])
+        labels.append(info["recovery_token"])
+        valid.append(info["recovery_valid"])
+    matters = torch.stack(valid, dim=-1)
+    found = silent.recovery_tokens(Trajectory.join(visited), matters)
+    torch.testing.assert_close(found[matters], torch.stack(labels, dim=-1)[matters])
+    assert matters.any()
 
 
 def test_agents_that_are_not_controlled_have_no_recovery(scenarios: list[Scenario]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from catk_sim.command import UserError
 from policies.smart.native import library as native
 from policies.smart.native.library import NativeKernelError, library, status, takes
 
@@ -109,8 +110,9 @@ def test_a_broken_compiler_is_told(
     monkeypatch.setenv("CC", script(tmp_path, body))
     assert load() is None
     monkeypatch.setenv("CATK_SIM_NATIVE", "1")
-    with pytest.raises(NativeKernelError, match=message):
+    with pytest.raises(NativeKernelError, match=message) as error:
         load()
+    assert isinstance(error.value, UserError)  # A command tells it in one line.
 
 
 def test_a_compiler_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
