@@ -122,7 +122,8 @@ class SceneDataset(Dataset[Scene]):
             return self._kept[index]
         scene = make_scene(self._scenarios[self._indices[index]], self._vocabulary)
         if len(self._kept) < self._max_kept:
-            self._kept[index] = scene
+            # A copy, which does not keep alive what the scene is a part of, such as the map.
+            scene = self._kept[index] = scene.map(torch.clone)
         return scene
 
 

@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import torch
+from torch import Tensor
 
 from catk_sim.datasets.schema import size_of
 from catk_sim.datasets.synthetic import generate_scenario
@@ -103,6 +104,14 @@ def test_who_carries_loss_does_not_depend_on_the_parts(vocabulary: MotionVocabul
 
 def test_a_scene_is_made_once(few: SceneDataset) -> None:
     assert few[2] is few[2]
+
+
+def test_a_kept_scene_keeps_nothing_else_alive(few: SceneDataset) -> None:
+    def check(tensor: Tensor) -> Tensor:
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes
+        return tensor
+
+    few[2].map(check)
 
 
 def test_the_map_is_only_kept_as_tokens(vocabulary: MotionVocabulary) -> None:
