@@ -26,6 +26,8 @@ from catk_sim.tokens.vocabulary import MotionVocabulary, Provenance
 
 Motions = Float[Tensor, "_ 6 3"]
 
+_TYPES = ("vehicles", "pedestrians", "cyclists")
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
@@ -44,8 +46,9 @@ class BuildConfig:
     """Seed of all draws."""
     max_motions: int = 200_000
     """Distinct motions of each type to build from; of more, these many are drawn at random."""
-    min_motions: int = 8192
-    """Types with fewer distinct motions are filled up to this with generated ones."""
+    min_motions: int = 0
+    """Types with fewer distinct motions are filled up to this with generated ones. By default none
+    is, and too few motions for the tokens are an error."""
     generated: int = 0
     """Motions to generate for each type in any case."""
     mirror: bool = False
@@ -54,14 +57,12 @@ class BuildConfig:
     """Steps between the starts of two motions of an agent."""
 
     def __post_init__(self) -> None:
-        for name in ("num_tokens", "max_motions", "min_motions", "stride"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.generated < 0 or self.tolerance <= 0:
-            raise ValueError(
-                "generated must be at least 0 and tolerance above 0, "
-                f"got {self.generated} and {self.tolerance}"
-            )
+        least = {"num_tokens": 1, "max_motions": 1, "min_motions": 0, "generated": 0, "stride": 1}
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
+        if self.tolerance <= 0:
+            raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
 
 
 class MotionSample:
@@ -121,7 +122,7 @@ def collect_motions(scenarios: Iterable[Scenario], config: BuildConfig) -> list[
 
 
 def fill_up(logged: list[Motions], config: BuildConfig) -> tuple[list[Motions], list[int]]:
-    """Adds generated motions: those asked for, and what a type with little data lacks.
+    """Adds generated motions: those asked for, and what a type lacks of `min_motions`.
 
     Returns:
         The motions of each type, and how many of them are generated.
@@ -138,8 +139,26 @@ def fill_up(logged: list[Motions], config: BuildConfig) -> tuple[list[Motions], 
 def build(
     scenarios: Iterable[Scenario], config: BuildConfig
 ) -> tuple[MotionVocabulary, Provenance]:
-    """Builds a vocabulary and tells where it comes from."""
-    filled, num_generated = fill_up(collect_motions(scenarios, config), config)
+    """Builds a vocabulary and tells where it comes from.
+
+    Raises:
+        ValueError: The scenarios have no motion at all, as in WOMD's test split, or a type has
+            fewer than the tokens need.
+    """
+    logged = collect_motions(scenarios, config)
+    if not any(len(of_type) for of_type in logged):
+        raise ValueError(
+            f"wanted motions of agents that are seen for {motions.MIN_VALID_STEPS} steps or more, "
+            f"and {config.data} has none: WOMD's test split has no future to cut them from"
+        )
+    filled, num_generated = fill_up(logged, config)
+    for name, of_type, count in zip(_TYPES, filled, num_generated, strict=True):
+        if len(of_type) < config.num_tokens:
+            raise ValueError(
+                f"wanted {config.num_tokens} distinct motions of {name} or more, for as many "
+                f"tokens, got {len(of_type) - count} from {config.data} and {count} generated: "
+                "give more data, or min_motions, which fills up with generated ones"
+            )
     vocabulary, tolerance = build_vocabulary(
         filled, num_tokens=config.num_tokens, tolerance=config.tolerance, seed=config.seed
     )
@@ -167,7 +186,7 @@ def main(arguments: list[str]) -> None:
     config.output.parent.mkdir(parents=True, exist_ok=True)
     vocabulary.save(config.output, provenance)
     console = Console(emoji=False)
-    for row, name in enumerate(("vehicles", "pedestrians", "cyclists")):
+    for row, name in enumerate(_TYPES):
         console.print(
             f"{name}: {config.num_tokens} tokens from {provenance.num_motions[row]} motions "
             f"({provenance.num_generated[row]} generated), {provenance.tolerance[row]:g} m apart"
