@@ -112,9 +112,10 @@ class RouteTable:
         return row
 
     def _grow(self) -> None:
+        blank = RouteTable(self.network, self.passages, self.conflicts, self.capacity)
         for name, value in vars(self).items():
             if isinstance(value, np.ndarray):
-                setattr(self, name, np.concatenate([value, value]))
+                setattr(self, name, np.concatenate([value, getattr(blank, name)]))
         self.capacity *= 2
 
     def _fill(self, row: int, lanes: tuple[int, ...]) -> None:
