@@ -143,6 +143,8 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
     def step(self, actions: np.ndarray | Tensor) -> StepResult:
         """Plays one action in every world, and resets worlds as the autoreset mode has it.
 
+        A window shows how an episode ends, and then how the next one begins.
+
         Args:
             actions: As `action_space` says, or for exactly the agents of `state`.
 
@@ -259,6 +261,7 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
         return self._result(outcome, self._info(outcome, np.ones(self.num_envs, dtype=np.bool_)))
 
     def _finish_and_restart(self, outcome: Outcome) -> StepResult:
+        self._show()
         over = self._over.copy()
         observation = self._returned(self.worlds.observe())
         entries = {**self._current_entries(), **self._step_entries(outcome)}

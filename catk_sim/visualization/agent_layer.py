@@ -68,6 +68,9 @@ def draw_agents(canvas: Canvas, agents: VisibleAgents) -> None:
     acts = agents.controlled.tolist()
     half = _half_sizes(canvas, agents)
     boxes = _place(agents, half[:, None] * _BOX)
+    # Below all agents, so that one sees them and where they are heading where many are marked.
+    _draw_frames(canvas, agents, half)
+    _draw_rings(canvas, agents, np.linalg.norm(half, axis=1))
     pale = [colors.tint(color, colors.WHITE, 0.65) for color in own]
     canvas.fill_convex(boxes, _choose(acts, own, pale))
     for color in sorted(set(own)):
@@ -79,7 +82,6 @@ def draw_agents(canvas: Canvas, agents: VisibleAgents) -> None:
     marked = 2 * half.max(axis=1) * canvas.camera.pixels_per_metre > _SHORTEST_MARKED
     mark_colors = _choose(acts, [colors.WHITE] * len(own), own)
     canvas.fill_convex(marks[marked], [mark_colors[index] for index in np.flatnonzero(marked)])
-    _draw_warnings(canvas, agents, np.linalg.norm(half, axis=1))
 
 
 def draw_ghosts(canvas: Canvas, agents: VisibleAgents) -> None:
@@ -133,23 +135,30 @@ def draw_modes(
         canvas.fill([end], color)
 
 
-def _draw_warnings(
+def _draw_frames(
+    canvas: Canvas, agents: VisibleAgents, half: Float[np.ndarray, "agents 2"]
+) -> None:
+    """Puts a frame around agents that are off the road."""
+    width = max(2, canvas.width(4.0)) / canvas.camera.pixels_per_metre
+    rim = canvas.width(1.0) / canvas.camera.pixels_per_metre
+    for reach, color in ((width + rim, colors.INK), (width, colors.OFFROAD)):
+        frames = _place(agents, (half + reach)[:, None] * _BOX)[agents.offroad]
+        canvas.fill_convex(frames, [color] * len(frames))
+
+
+def _draw_rings(
     canvas: Canvas, agents: VisibleAgents, radius: Float[np.ndarray, " agents"]
 ) -> None:
-    """Puts a crossed ring around agents that collided, a diamond around those off the road."""
+    """Puts a crossed ring around agents that collided."""
     reach = (radius + canvas.to_metres(5.0))[:, None, None]
     width = max(2, canvas.width(3.2))
     angle = 2 * np.pi * np.arange(32) / 32
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    for shape, color, warned in (
-        (1.25 * ring[::8], colors.OFFROAD, agents.offroad),
-        (ring, colors.COLLISION, agents.collided),
-    ):
-        lines = agents.xy[warned, None] + reach[warned] * shape
-        canvas.stroke(lines, colors.INK, width + canvas.width(2.0), closed=True)
-        canvas.stroke(lines, color, width, closed=True)
-    is_large = reach[:, 0, 0] * canvas.camera.pixels_per_metre >= _SMALLEST_CROSSED
-    hit = agents.collided & is_large
+    hit = agents.collided
+    lines = agents.xy[hit, None] + reach[hit] * ring
+    canvas.stroke(lines, colors.INK, width + canvas.width(2.0), closed=True)
+    canvas.stroke(lines, colors.COLLISION, width, closed=True)
+    hit = hit & (reach[:, 0, 0] * canvas.camera.pixels_per_metre >= _SMALLEST_CROSSED)
     for bar in (ring[[4, 20]], ring[[12, 28]]):
         canvas.stroke(agents.xy[hit, None] + reach[hit] * bar, colors.COLLISION, width)
 

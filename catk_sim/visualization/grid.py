@@ -35,8 +35,9 @@ def rollout_grid(
 ) -> Iterator[Frame]:
     """Draws rollouts side by side, step by step: a block for each policy, its name above.
 
-    All are seen by one camera. Collisions and vehicles off the road are marked. Time and scale
-    stand in the first picture alone, and one legend below all.
+    All are seen by one camera. Collisions and vehicles off the road are marked. Shorter rollouts
+    stay as they end until the longest is over. Time and scale stand in one picture alone, the first
+    of the longest, and one legend below all.
 
     Args:
         scenario: What was simulated, without batch dimensions.
@@ -72,31 +73,41 @@ def rollout_grid(
     if size is None:
         size = min(max(_SMALLEST, _PAGE // (columns * len(episodes))), _LARGEST)
 
-    def film(episode: Rollout, *, is_first: bool) -> Iterator[Frame]:
+    lengths = {name: each[0].simulated.num_steps for name, each in episodes.items()}
+    longest = max(lengths, key=lambda name: lengths[name])
+    if first_step >= lengths[longest]:
+        raise ValueError(
+            f"a film must begin at one of {lengths[longest]} steps, got step {first_step}"
+        )
+
+    def film(episode: Rollout, *, is_timed: bool) -> Iterator[Frame]:
+        over = max(0, first_step - (episode.simulated.num_steps - 1))
         return rollout_frames(
             episode,
             # Each its own: those that follow an agent look at different places of the map.
             BirdsEyeRenderer(
-                scenario, size=size, metres=metres, follow=follow, is_written_on=is_first
+                scenario, size=size, metres=metres, follow=follow, is_written_on=is_timed
             ),
-            first_step=first_step,
-            trail_steps=trail_steps,
+            first_step=first_step - over,
+            trail_steps=max(0, trail_steps - over),
             collided=collision_indication(episode.simulated, scenario).value > 0,
             offroad=vehicles_off_road(episode.simulated, scenario),
         )
 
-    first = next(iter(episodes))
     blocks = {
         name: zip(
             *(
-                film(episode, is_first=name == first and index == 0)
+                film(episode, is_timed=name == longest and index == 0)
                 for index, episode in enumerate(each)
             ),
             strict=True,
         )
         for name, each in episodes.items()
     }
-    pages = {name: (tiled(each, columns) for each in block) for name, block in blocks.items()}
+    pages = {
+        name: _held((tiled(each, columns) for each in block), lengths[longest] - first_step)
+        for name, block in blocks.items()
+    }
     return side_by_side(pages, legend=legend)
 
 
@@ -125,7 +136,7 @@ def write_rollout_grid(
     if suffix not in _PICTURES:
         wanted = ", ".join((*_PICTURES, *_FILMS))
         raise ValueError(f"a grid must end in one of {wanted}, got {path.name!r}")
-    last = min((each.simulated.num_steps for each in rollouts.values()), default=1) - 1
+    last = max((each.simulated.num_steps for each in rollouts.values()), default=1) - 1
     since = last - arguments.pop("first_step", CURRENT_STEP)
     arguments = {"trail_steps": since, **arguments}
     page = next(rollout_grid(scenario, rollouts, first_step=last, **arguments))
@@ -143,6 +154,14 @@ def _episodes(name: str, rollout: Rollout) -> list[Rollout]:
         )
     rollout = rollout.to("cpu")
     return [rollout.select(index) for index in range(batch[0])] if batch else [rollout]
+
+
+def _held(pages: Iterator[Frame], count: int) -> Iterator[Frame]:
+    """Repeats the last page until there are as many as wanted."""
+    page = next(pages)
+    for _ in range(count):
+        yield page
+        page = next(pages, page)
 
 
 def _columns(count: int) -> int:

@@ -86,5 +86,6 @@ _ENTRIES: dict[str, Callable[[Canvas], None]] = {
     "light: stop": _light(TrafficLightState.STOP),
     "light: caution": _light(TrafficLightState.CAUTION),
     "light: go": _light(TrafficLightState.GO),
+    "light: unknown": _light(TrafficLightState.UNKNOWN),
     "stop sign": lambda canvas: draw_stop_sign(canvas, np.zeros(2)),
 }

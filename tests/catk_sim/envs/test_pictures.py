@@ -52,6 +52,28 @@ def test_what_is_shown_is_what_an_array_would_have(windows: list[FakeWindow]) ->
     np.testing.assert_array_equal(windows[0].shown[-1], picture)
 
 
+def test_every_autoreset_mode_shows_how_an_episode_ends_and_the_next_begins(
+    windows: list[FakeWindow],
+) -> None:
+    for mode in AutoresetMode:
+        crash = arguments(controlled="sdc", data=[variations.hit_at(11)], autoreset_mode=mode)
+        envs = WaymoVectorEnv(1, render_mode="human", **crash)
+        envs.reset()
+        still = np.zeros(envs.action_space.shape or (), dtype=np.float32)
+        envs.step(still)
+        if mode == AutoresetMode.NEXT_STEP:
+            envs.step(still)
+        elif mode == AutoresetMode.DISABLED:
+            envs.reset()
+    assert len(windows) == len(AutoresetMode)
+    for window in windows:
+        start, end, next_start = window.shown
+        np.testing.assert_array_equal(start, next_start)
+        assert (end == colors.COLLISION).all(axis=-1).any()
+        assert not (start == colors.COLLISION).all(axis=-1).any()
+        np.testing.assert_array_equal(end, windows[0].shown[1])
+
+
 def test_a_window_runs_in_real_time(windows: list[FakeWindow]) -> None:
     for action, fps in (("delta", 10), ("token", 2)):
         envs = WaymoVectorEnv(1, render_mode="human", **arguments(action=action))

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -6,10 +7,13 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from catk_sim.datasets import ScenarioDataset, open_scenarios
 from catk_sim.datasets.batching import collate
+from catk_sim.datasets.conversion import convert
 from catk_sim.datatypes import Scenario
 from catk_sim.envs import WaymoVectorEnv
 from catk_sim.envs.infos import to_numpy
+from tests.catk_sim.datasets.files import write_tfrecord
 from tests.catk_sim.envs import variations
 from tests.scenes import arc_vocabulary, straight_road
 
@@ -216,6 +220,7 @@ def test_an_environment_without_data_needs_scenarios() -> None:
         ({"scenario": [straight_road()]}, "each of 2 worlds, got 1"),
         ({"scenario": straight_road(), "scenario_index": 0}, "got both"),
         ({"scnario": straight_road()}, "got \\['scnario'\\]"),
+        ({"scenario": straight_road().repeat(2).repeat(2)}, "may have one batch dimension, got 2"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], problem: str) -> None:
@@ -237,6 +242,39 @@ def test_a_failed_reset_leaves_the_worlds_as_they_were() -> None:
         env.reset(options={"scenario": variations.crowd(60)})
     assert env.state is before
     env.step(env.action_space.sample())
+
+
+def test_a_number_of_worlds_or_seeds_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
+        WaymoVectorEnv(0, **arguments())
+    with pytest.raises(ValueError, match="wanted a seed for each of 2 worlds, got 3"):
+        make_vec(2).reset(seed=[1, 2, 3])
+
+
+def test_a_world_that_gets_no_seed_keeps_its_source_of_randomness() -> None:
+    env = make_vec(3)
+    env.reset(seed=5)
+    before = env.np_random
+    drawn = [random.integers(2**32) for random in before]
+    env.reset(seed=[5, None, 7])
+    first, kept, third = env.np_random
+    assert len(set(drawn)) == 3
+    assert kept is before[1]
+    assert [first.integers(2**32), third.integers(2**32)] == [drawn[0], drawn[2]]
+
+
+def test_a_prepared_cache_is_played_like_the_scenarios_in_it(tmp_path: Path) -> None:
+    file = write_tfrecord(tmp_path / "some.tfrecord", ["a", "b"])
+    cache = convert(open_scenarios(file), tmp_path / "cache").folder
+    resets = []
+    for data in (str(file), str(cache)):
+        env = make_vec(2, data=data, max_agents=None, action="delta")
+        observation, info = env.reset(options={"scenario_index": [1, 0]})
+        assert info["scenario_id"].tolist() == ["b", "a"]
+        resets.append({"actions": env.action_space.shape, "observation": observation})
+        # A cache may be larger than memory.
+        assert isinstance(env.data, ScenarioDataset) == (data == str(cache))
+    assert_same(*resets)
 
 
 def test_worlds_differ_with_one_seed() -> None:

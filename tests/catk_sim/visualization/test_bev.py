@@ -214,7 +214,8 @@ def test_a_light_that_was_not_observed_is_not_drawn() -> None:
 
 def test_a_collision_is_marked_around_the_agent_it_befell() -> None:
     hit = torch.tensor([False, False, True])
-    assert pixel(close_up(road(), PARKED_CAR, collided=hit), 0, 0, 16) == colors.COLLISION
+    # A car of 4.8 m by 2 m, and 2.5 pixels of a picture of 400.
+    assert pixel(close_up(road(), PARKED_CAR, collided=hit), 0, 2.6 + 0.1, 16) == colors.COLLISION
     assert has(close_up(road(), PARKED_CAR, collided=hit), colors.COLLISION)
     assert not has(close_up(road(), PARKED_CAR), colors.COLLISION)
     assert not has(close_up(road(), SDC, collided=hit), colors.COLLISION)
@@ -224,6 +225,35 @@ def test_an_agent_off_the_road_is_marked() -> None:
     off = torch.tensor([False, True, False])
     assert has(close_up(road(), PEDESTRIAN, offroad=off), colors.OFFROAD)
     assert not has(close_up(road(), PEDESTRIAN), colors.OFFROAD)
+
+
+def test_the_mark_of_an_agent_off_the_road_lies_around_its_box() -> None:
+    off = torch.tensor([False, False, True])
+    marked = (close_up(road(), PARKED_CAR, offroad=off) == colors.OFFROAD).all(axis=-1)
+    # A car of 120 by 50 pixels in the middle of 400 by 400.
+    rows, columns = marked.any(axis=1).nonzero()[0], marked.any(axis=0).nonzero()[0]
+    assert 170 < rows[0] < 175
+    assert 224 < rows[-1] < 229
+    assert 135 < columns[0] < 140
+    assert 259 < columns[-1] < 264
+    assert not marked[176:224, 141:259].any()
+
+
+def test_a_collision_is_seen_on_who_is_off_the_road_too() -> None:
+    both = torch.tensor([False, False, True])
+    frame = close_up(road(), PARKED_CAR, collided=both, offroad=both)
+    alone = close_up(road(), PARKED_CAR, collided=both)
+    seen = (alone == colors.COLLISION).all(axis=-1)
+    assert (frame[seen] == colors.COLLISION).all()
+    assert has(frame, colors.OFFROAD)
+
+
+def test_marks_hide_no_agent() -> None:
+    everybody = torch.ones(3, dtype=torch.bool)
+    plain = close_up(road(), PARKED_CAR)
+    marked = close_up(road(), PARKED_CAR, collided=everybody, offroad=everybody)
+    inside = slice(200 - 22, 200 + 22), slice(200 - 52, 200 + 52)
+    np.testing.assert_array_equal(marked[inside], plain[inside])
 
 
 def test_a_moving_agent_draws_a_trail_where_it_was() -> None:

@@ -36,7 +36,7 @@ VISION = {
 SETS = {
     "agents": [colors.SDC, *{colors.AGENTS[kind] for kind in AgentType}],
     "lights": [*{colors.LIGHTS[state] for state in TrafficLightState}],
-    "warnings": [colors.COLLISION, colors.OFFROAD, colors.ASPHALT],
+    "warnings": [colors.COLLISION, colors.OFFROAD, colors.ASPHALT, colors.SPEED_BUMP],
     "policies": list(colors.POLICIES[:3]),
 }
 

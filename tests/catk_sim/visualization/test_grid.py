@@ -8,6 +8,7 @@ import torch
 from catk_sim.datatypes import AgentType, Rollout, Scenario
 from catk_sim.metrics.offroad import offroad_indication
 from catk_sim.visualization import BirdsEyeRenderer, colors, rollout_grid, write_rollout_grid
+from catk_sim.visualization.canvas import Frame
 from catk_sim.visualization.grid import _columns
 from catk_sim.visualization.tiling import tiled
 from tests import scenes
@@ -95,6 +96,53 @@ def test_a_film_has_a_page_for_each_step() -> None:
     assert sum(1 for _ in rollout_grid(scenario, driven, size=16, first_step=60)) == 31
 
 
+def shortened(rollout: Rollout, num_steps: int) -> Rollout:
+    return rollout.replace(simulated=rollout.simulated.slice(0, num_steps))
+
+
+def block(page: Frame, index: int, size: int) -> Frame:
+    """One of several policies' parts of a page, each of `size` pixels."""
+    left = 8 + index * (size + 8)
+    return page[:, left : left + size]
+
+
+def test_shorter_rollouts_stay_as_they_end_until_the_longest_is_over() -> None:
+    scenario = scenes.straight_road()
+    whole = several(scenario, 0.0, 1.0)
+    driven = {"IDM": shortened(whole, 85), "BC": whole, "CAT-K": shortened(whole, 88)}
+    arguments = {"size": 64, "legend": False, "first_step": 84}
+    pages = list(rollout_grid(scenario, driven, **arguments))
+    assert len(pages) == 7
+    for index, (name, each) in enumerate(driven.items()):
+        alone = list(rollout_grid(scenario, {name: each}, **arguments))
+        for step, page in enumerate(pages):
+            wanted = block(alone[min(step, len(alone) - 1)], 0, 130)
+            np.testing.assert_array_equal(block(page, index, 130), wanted)
+
+
+def test_the_time_stands_where_it_runs_to_the_end() -> None:
+    scenario = scenes.straight_road()
+    logged = rollout_of(scenario, scenario.log)
+    driven = {"IDM": shortened(logged, 41), "BC": logged}
+    arguments = {"size": SIZE, "legend": False, "first_step": 88}
+    pages = list(rollout_grid(scenario, driven, **arguments))
+    alone = list(rollout_grid(scenario, {"BC": logged}, **arguments))
+    for page, timed in zip(pages, alone, strict=True):
+        np.testing.assert_array_equal(block(page, 1, SIZE), block(timed, 0, SIZE))
+        assert (block(page, 0, SIZE) != block(alone[0], 0, SIZE))[:60, :80].any()
+
+
+def test_a_picture_shows_rollouts_of_any_length_as_they_end(tmp_path: Path) -> None:
+    scenario = scenes.straight_road()
+    whole = several(scenario, 0.0, 1.0)
+    driven = {"BC": whole, "CAT-K": shortened(whole, 51)}
+    arguments = {"size": 64, "legend": False, "first_step": 20}
+    both = iio.imread(write_rollout_grid(scenario, driven, tmp_path / "both.png", **arguments))
+    for index, (name, each) in enumerate(driven.items()):
+        path = write_rollout_grid(scenario, {name: each}, tmp_path / "one.png", **arguments)
+        np.testing.assert_array_equal(block(both, index, 130), block(iio.imread(path), 0, 130))
+
+
 def test_one_episode_needs_no_batch() -> None:
     scenario = scenes.straight_road()
     page = next(rollout_grid(scenario, {"log": rollout_of(scenario, scenario.log)}, legend=False))
@@ -131,6 +179,9 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
         rollout_grid(scenario, {"BC": one, "CAT-K": one.repeat(2)})
     with pytest.raises(ValueError, match=r"one world"):
         rollout_grid(scenario.repeat(2), {"BC": one})
+    for first_step in (-1, 91):
+        with pytest.raises(ValueError, match=f"one of 91 steps, got step {first_step}"):
+            rollout_grid(scenario, {"BC": one}, first_step=first_step)
     for path in ("grid.pdf", "grid"):
         with pytest.raises(ValueError, match=rf"one of \.png.*\.gif, got '{path}'"):
             write_rollout_grid(scenario, {"BC": one}, tmp_path / path)
