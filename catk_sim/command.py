@@ -10,6 +10,10 @@ DEBUG = "With --debug an error shows its traceback."
 """What the help of a command adds."""
 
 
+class UserError(RuntimeError):
+    """What a user can mend: this machine lacks something, or a program of the user's fails."""
+
+
 def run_command(
     command: Callable[[list[str]], int | None], arguments: list[str] | None = None
 ) -> int:
@@ -25,7 +29,7 @@ def run_command(
     given = sys.argv[1:] if arguments is None else arguments
     try:
         return command([argument for argument in given if argument != "--debug"]) or 0
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, UserError) as error:
         if "--debug" in given:
             raise
         sys.stderr.write(f"error: {error}  (--debug shows where)\n")

@@ -3,7 +3,7 @@
 python -m trainers.evaluate POLICY [POLICY ...] --data PATH --output DIR
 
 A policy is a folder that a trainer saved (its run's bc or catk), a name of `policies.registry`, or
-yours: path/to/file.py:Policy or package.module:Policy, arguments follow as ,key=value.
+yours: path/to/file.py:Policy or package.module:Policy. Arguments follow as ,key=value.
 All scenarios of the data are driven, up to --rollouts.max-scenarios: give data that the policies
 have not learnt from. Processes that `torchrun` starts share them.
 
@@ -15,6 +15,7 @@ evaluates who drives the ego alone; `--planner --help` tells more.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +28,23 @@ from catk_sim.command import DEBUG
 from catk_sim.datasets.scenario_dataset import prepare_if_needed
 from catk_sim.datasets.whole_file import whole_file
 from catk_sim.metrics.sim_agents.realism import finite_or_none
-from catk_sim.planning.loading import load_planner, parse_planner
+from catk_sim.planning.loading import call_with, load_planner, parse_planner
 from catk_sim.planning.planner import Planner
-from catk_sim.report import write_report
 from catk_sim.rollout import Policy
 from catk_sim.tokens import MotionVocabulary
 from policies.checkpoint import load_any_checkpoint, load_checkpoint
 from policies.ego_gmm.model import EgoGMM
 from policies.ego_gmm.policy import EgoGMMPolicy
 from policies.pretrained import folder_of
-from policies.registry import POLICIES, make_policy
+from policies.registry import POLICIES, load_sb3
 from policies.smart.model import SMART
 from policies.smart.policy import SMARTPolicy, TopK
 from trainers.benchmark import Benchmark, Evaluator
 from trainers.cli import run_trainer
 from trainers.configs import EvaluationConfig, RolloutConfig
 from trainers.distributed import from_main, is_main, join
-from trainers.evaluation_report import Recorder, ReportSize, evaluation_report
 from trainers.loop import pick_device
-from trainers.planning.command import evaluate_planners
-from trainers.planning.config import PlannerEvaluationConfig
+from trainers.planning.config import PlannerEvaluationConfig, load_drivers, parse_traffic
 from trainers.run import Run
 
 Figures = dict[str, Any]
@@ -126,31 +124,36 @@ def load_policy(name: str, config: RolloutConfig, device: torch.device) -> Polic
     """Loads a policy from a folder, or makes one by its name, or from anybody's module or file.
 
     Args:
-        name: A folder, a name of `make_policy`, `package.module:Policy` or `path/to/file.py:Policy`
-            with arguments that follow as `,key=value`.
+        name: A folder, a name of `make_policy`, `package.module:Policy` or
+            `path/to/file.py:Policy`. Arguments of all but folders follow as `,key=value`.
         config: How a policy of tokens samples.
         device: Where the policy is to be. One from somewhere else is left where it is.
 
     Raises:
-        ValueError: There is neither such a folder nor such a name, or what is there is no policy.
+        ValueError: There is neither such a folder nor such a name, or what is there is no policy,
+            or does not take these arguments.
     """
     folder = folder_of(name)
     if folder.is_dir():
         return sampled(load_checkpoint(folder).to(device), config)
-    if ":" in name:
-        spec, options = parse_planner(name)
+    spec, options = parse_planner(name)
+    if ":" in spec:
         made = load_planner(spec, **options)
         if isinstance(made, Planner):
             raise ValueError(f"wanted a policy, but {name} is a planner: --planner {name} runs it")
         return made
-    if name == "random_token":
-        return make_policy(name, vocabulary=MotionVocabulary.default().to(device))
-    if name not in POLICIES and not name.endswith(".zip"):
+    if folder_of(spec).is_dir():
+        raise ValueError(f"{spec}, which a trainer saved, takes no arguments, got {name!r}")
+    if spec.endswith(".zip"):
+        return call_with(options, partial(load_sb3, spec), spec)
+    if spec not in POLICIES:
         raise ValueError(
             f"wanted a folder that a trainer saved, path/to/file.py:Policy, package.module:Policy, "
-            f"or one of {', '.join(POLICIES)}; got {name!r}, which is no folder"
+            f"or one of {', '.join(POLICIES)}; got {spec!r}, which is no folder"
         )
-    return make_policy(name)
+    if spec == "random_token":
+        options["vocabulary"] = MotionVocabulary.default().to(device)
+    return call_with(options, POLICIES[spec], spec)
 
 
 def load_ego_policy(name: str, config: RolloutConfig, device: torch.device) -> Policy:
@@ -232,6 +235,9 @@ again there: the ego brakes, and the scenario has the score 0.
 
 def evaluate_egos(args: list[str]) -> None:
     """Evaluates the planners that the command line names."""
+    # Here, as in `main`, so that training does without what draws reports.
+    from trainers.planning.command import evaluate_planners
+
     asks = "-h" in args or "--help" in args
     config = tyro.cli(
         PlannerEvaluationConfig,
@@ -239,24 +245,31 @@ def evaluate_egos(args: list[str]) -> None:
         prog="python -m trainers.evaluate",
         description=f"{PLANNERS}\n{DEBUG}",
     )
-    benchmark, _ = open_benchmark(config)
-
-    def traffic(name: str) -> Policy:
-        return load_policy(name, config.rollouts, benchmark.device)
-
-    def ego(name: str) -> Policy:
-        return load_ego_policy(name, config.rollouts, benchmark.device)
-
-    record = evaluate_planners(config, benchmark, make_ego=ego, make_traffic=traffic)
+    device = start(config)
+    drivers = load_drivers(config, lambda name: load_ego_policy(name, config.rollouts, device))
+    traffic = parse_traffic(config.traffic, lambda name: load_policy(name, config.rollouts, device))
+    benchmark, _ = open_benchmark(config, device)
+    record = evaluate_planners(config, benchmark, drivers, traffic)
     if is_main():
         write_json(config.output / "metrics.json", record)
 
 
-def open_benchmark(config: EvaluationConfig | PlannerEvaluationConfig) -> tuple[Benchmark, int]:
-    """Opens the data of a command, and tells how many scenarios there are."""
+def start(config: EvaluationConfig | PlannerEvaluationConfig) -> torch.device:
+    """Prepares this process as a command asks, and tells where it computes."""
     torch.set_num_threads(config.cpu_threads)
     device = pick_device(config.device)
     join(device)
+    return device
+
+
+def open_benchmark(
+    config: EvaluationConfig | PlannerEvaluationConfig, device: torch.device
+) -> tuple[Benchmark, int]:
+    """Opens the data of a command, and tells how many scenarios there are.
+
+    Who drives is to be made before: data may take minutes to prepare, and a wrong name is to be
+    refused at once.
+    """
     # The metric reads the numbers of the file, which float32 would round.
     dtype = torch.float64
     scenarios = from_main(
@@ -277,16 +290,18 @@ def main(args: list[str]) -> None:
     if any(arg == "--planner" or arg.startswith("--planner=") for arg in args):
         evaluate_egos(args)
         return
+    from catk_sim.report import write_report
+    from trainers.evaluation_report import Recorder, ReportSize, evaluation_report
+
     config = tyro.cli(
         EvaluationConfig,
         args=args,
         prog="python -m trainers.evaluate",
         description=f"{__doc__}\n{DEBUG}",
     )
-    benchmark, num_scenarios = open_benchmark(config)
-    policies = {
-        name: load_policy(name, config.rollouts, benchmark.device) for name in config.policies
-    }
+    device = start(config)
+    policies = {name: load_policy(name, config.rollouts, device) for name in config.policies}
+    benchmark, num_scenarios = open_benchmark(config, device)
     recorder = Recorder(ReportSize(max_scenes=config.report_scenes), policies)
     evaluator = Evaluator(benchmark, rules=config.rollouts.metric_version)
     results = evaluator.measure(recorder.watched, watch=recorder)

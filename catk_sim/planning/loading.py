@@ -8,7 +8,7 @@ import inspect
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -50,7 +50,7 @@ def parse_planner(text: str) -> tuple[str, dict[str, Any]]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip().isidentifier():
-            raise ValueError(f"wanted arguments of a planner as key=value, got {pair!r} in {text}")
+            raise ValueError(f"wanted arguments as ,key=value, got {pair!r} in {text}")
         options[key.strip()] = _literal(value)
     return spec, options
 
@@ -75,7 +75,7 @@ def load_planner(spec: str, **options: Any) -> Planner | Policy[Any]:
     Raises:
         ValueError: There is no such planner, or it is none.
         ImportError: Its module cannot be imported.
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: There is no such file, program or interpreter.
 
     Example:
         >>> load_planner("idm").name
@@ -87,7 +87,7 @@ def load_planner(spec: str, **options: Any) -> Planner | Policy[Any]:
         _refuse_options(spec, options)
         return ProcessPlanner(shlex.split(spec.removeprefix(PROCESS)))
     if "python" in options:
-        interpreter = options.pop("python")
+        interpreter = str(options.pop("python"))
         return ProcessPlanner(serving_command(interpreter, spec, options))
     thing = _find(spec)
     made = _make(thing, spec, options)
@@ -102,17 +102,27 @@ def load_planner(spec: str, **options: Any) -> Planner | Policy[Any]:
 
 def _make(thing: Any, spec: str, options: dict[str, Any]) -> Any:
     if inspect.isclass(thing):
-        return _called(thing, spec, options)
+        return call_with(options, thing, spec)
     if inspect.isroutine(thing):
         function = partial(thing, **options)
         if _arguments_left(function, spec) == 0:
-            return _make(_called(thing, spec, options), spec, {})
+            return _make(call_with(options, thing, spec), spec, {})
         return FunctionPlanner(function, name=thing.__name__)
     _refuse_options(spec, options)
     return thing
 
 
-def _called(thing: Callable[..., Any], spec: str, options: dict[str, Any]) -> Any:
+def call_with(options: Mapping[str, Any], thing: Callable[..., Any], spec: str) -> Any:
+    """Calls what makes a planner or policy.
+
+    Args:
+        options: The arguments.
+        thing: A class or function.
+        spec: What the user calls it.
+
+    Raises:
+        ValueError: It does not take these arguments.
+    """
     try:
         inspect.signature(thing).bind(**options)
     except (TypeError, ValueError) as error:  # The latter if it cannot tell its arguments.
@@ -134,7 +144,7 @@ def _find(spec: str) -> Any:
         return _registered(spec)
     if not place or not attribute:
         raise ValueError(f"wanted package.module:Class or file.py:Class, got {spec!r}")
-    found: Any = _file_module(Path(place)) if place.endswith(".py") else _module(place, spec)
+    found: Any = _file_module(place, spec) if place.endswith(".py") else _module(place, spec)
     for name in attribute.split("."):
         if not hasattr(found, name):
             there = [one for one, value in vars(found).items() if _is_offered(one, value, place)]
@@ -171,15 +181,16 @@ def _module(name: str, spec: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise ImportError(
-                f"there is no module {name} for the planner {spec}; for a file, write "
-                "path/to/file.py:Class"
+                f"there is no module {name}: wanted the planner or policy {spec}; for a file, "
+                "write path/to/file.py:Class"
             ) from error
         raise
 
 
-def _file_module(path: Path) -> ModuleType:
+def _file_module(place: str, spec: str) -> ModuleType:
+    path = Path(place)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path} with a planner")
+        raise FileNotFoundError(f"there is no file {path}: wanted the planner or policy {spec}")
     name = _file_module_name(path)
     if name in sys.modules:
         return sys.modules[name]

@@ -23,7 +23,7 @@ class PlannerContext:
     Attributes:
         scenario_id: Which scenario it is.
         roadgraph: The map, unbatched, on the CPU.
-        route: Where the ego is to go.
+        route: Where the ego is to go. Its methods take arrays or tensors, and return the same.
         goal: Where it is to be at the end: x, y (m) and heading (rad).
         ego_size: Its length, width and height (m).
         step_seconds: Time between two calls of `plan` (s), and between poses of a plan.

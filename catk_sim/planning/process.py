@@ -23,6 +23,8 @@ anew for the next scenario. It ends when its input does.
 """
 
 import json
+import shlex
+import shutil
 import subprocess
 import weakref
 from collections.abc import Sequence
@@ -34,11 +36,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from catk_sim.command import UserError
 from catk_sim.planning import serve
 from catk_sim.planning.planner import Controls, Plan, PlannerContext, PlannerInput
 
 
-class PlannerProcessError(RuntimeError):
+class PlannerProcessError(UserError):
     """A planner's process failed, or said what was not asked."""
 
 
@@ -56,6 +59,10 @@ class ProcessPlanner:
     def __init__(self, command: Sequence[str]) -> None:
         if not command:
             raise ValueError("wanted a command to run, got none")
+        if shutil.which(command[0]) is None:
+            raise FileNotFoundError(
+                f"there is no program {command[0]} for the planner {shlex.join(command)}"
+            )
         self._command = list(command)
         self._process: subprocess.Popen[str] | None = None
         hello = self._start()
@@ -144,7 +151,15 @@ class ProcessPlanner:
 
 
 def serving_command(interpreter: str, spec: str, options: dict[str, Any]) -> list[str]:
-    """Makes the command that serves a planner of another Python environment."""
+    """Makes the command that serves a planner of another Python environment.
+
+    Raises:
+        FileNotFoundError: There is no such interpreter.
+    """
+    if shutil.which(interpreter) is None:
+        raise FileNotFoundError(
+            f"wanted a Python interpreter for {spec}, got python={interpreter}, where there is none"
+        )
     return [interpreter, str(Path(serve.__file__).resolve()), spec, json.dumps(options)]
 
 

@@ -1,17 +1,20 @@
 """Where the ego is to go."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
+from typing import Any, overload
 
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy import ndarray
 from torch import Tensor
 
 from catk_sim.constants import CURRENT_STEP
 from catk_sim.datatypes import RoadGraph, Scenario, TensorTree
 from catk_sim.geometry.se2 import rotate, wrap_angle
 from catk_sim.lane_following import MIN_COS, MPH, ROUTE_LENGTH, TURN_COST, Lanes
+from catk_sim.planning import serve
 
 OFF_LANE_OFFSET = 2.5
 """How far from every lane's centre the sdc is on no lane (m)."""
@@ -78,44 +81,55 @@ class Route(TensorTree):
         """Arc length at which the route ends (m)."""
         return (self.valid.sum(dim=-1) - 1).to(self.xy)
 
+    @overload
     def project(
         self, xy: Float[Tensor, "*batch points 2"]
-    ) -> tuple[Float[Tensor, "*batch points"], Float[Tensor, "*batch points"]]:
+    ) -> tuple[Float[Tensor, "*batch points"], Float[Tensor, "*batch points"]]: ...
+
+    @overload
+    def project(
+        self, xy: Float[ndarray, "points 2"]
+    ) -> tuple[Float[ndarray, " points"], Float[ndarray, " points"]]: ...
+
+    def project(
+        self, xy: Float[Tensor, "*batch points 2"] | Float[ndarray, "points 2"]
+    ) -> tuple[Any, Any]:
         """Tells how far along the route points are, and how far to its left (m).
 
         The nearest point of the route decides. Before its start and past its end it goes straight
-        on, so arc lengths may be negative or exceed its length.
+        on, so arc lengths may be negative or exceed its length. Points in an array, for a route
+        without a batch, give arrays.
         """
-        step = self.xy.diff(dim=-2)[..., None, :, :]
-        offset = xy[..., None, :] - self.xy[..., None, :-1, :]
-        span = step.norm(dim=-1)
-        along = (offset * step).sum(dim=-1) / span.square()
-        aside = (step[..., 0] * offset[..., 1] - step[..., 1] * offset[..., 0]) / span
-        index = torch.arange(along.shape[-1], device=xy.device)
-        last = (self.length - 1).clamp(min=0).long()[..., None, None]
-        distance = torch.hypot((along - along.clamp(0, 1)) * span, aside)
-        nearest = torch.where(index <= last, distance, math.inf).argmin(dim=-1, keepdim=True)
-        low = torch.where(nearest == 0, -math.inf, 0.0)
-        high = torch.where(nearest == last, math.inf, 1.0)
-        along, aside, span = (
-            torch.take_along_dim(part, nearest, dim=-1) for part in (along, aside, span)
-        )
-        part = along.clamp(low, high)
-        lateral = torch.hypot((along - part) * span, aside).copysign(aside)
-        return (nearest + part)[..., 0], lateral[..., 0]
+        if isinstance(xy, ndarray):
+            return self._of_arrays().project(xy)
+        return serve.project(self, xy, torch, torch.take_along_dim)
 
+    @overload
     def pose_at(
         self, arc: Float[Tensor, "*batch points"]
-    ) -> tuple[Float[Tensor, "*batch points 2"], Float[Tensor, "*batch points"]]:
-        """Tells position (m) and heading (rad) at arc lengths (m); straight on past both ends."""
-        last = (self.length - 1).clamp(min=0)[..., None]
-        index = arc.floor().clamp(min=0).minimum(last)
-        part = arc - index
-        start = index.long()
-        wide = start[..., None].expand(*start.shape, 2)
-        xy = self.xy.gather(-2, wide).lerp(self.xy.gather(-2, wide + 1), part[..., None])
-        heading = self.heading.gather(-1, start)
-        return xy, heading.lerp(self.heading.gather(-1, start + 1), part.clamp(0, 1))
+    ) -> tuple[Float[Tensor, "*batch points 2"], Float[Tensor, "*batch points"]]: ...
+
+    @overload
+    def pose_at(
+        self, arc: Float[ndarray, " points"]
+    ) -> tuple[Float[ndarray, "points 2"], Float[ndarray, " points"]]: ...
+
+    def pose_at(
+        self, arc: Float[Tensor, "*batch points"] | Float[ndarray, " points"]
+    ) -> tuple[Any, Any]:
+        """Tells position (m) and heading (rad) at arc lengths (m); straight on past both ends.
+
+        Arc lengths in an array, for a route without a batch, give arrays.
+        """
+        if isinstance(arc, ndarray):
+            return self._of_arrays().pose_at(arc)
+        return serve.pose_at(self, arc, torch, torch.take_along_dim)
+
+    def _of_arrays(self) -> serve.Route:
+        """Makes of it what a planner in another process is given."""
+        return serve.Route(
+            **{field.name: getattr(self, field.name).numpy() for field in fields(self)}
+        )
 
 
 def ego_index(scenario: Scenario) -> int:

@@ -3,19 +3,21 @@
     python serve.py package.module:Planner
     python serve.py path/to/file.py:Planner
 
-It runs under any Python from 3.6 on, and may be copied. Or call `serve(planner)` in a script of
-your own. `catk_sim.planning.process` describes what is said between the processes.
+It runs under any Python from 3.6 on and any numpy from 1.15 on, and may be copied. Or call
+`serve(planner)` in a script of your own. `catk_sim.planning.process` describes what is said between
+the processes.
 
 A planner has `name`, `requires_log`, `initialize(context)` and `plan(input)`, as in
 `catk_sim.planning.planner`. What it is given has the same names, but is made of plain objects:
-every tensor is an array, and there are no methods. It returns an array, or a dictionary with
-`acceleration` and `curvature`. Whatever it prints goes to the standard error.
+every tensor is an array, and nothing but the route has methods. It returns an array, or a
+dictionary with `acceleration` and `curvature`. Whatever it prints goes to the standard error.
 """
 
 import base64
 import importlib
 import importlib.util
 import json
+import math
 import os
 import sys
 import traceback
@@ -25,6 +27,68 @@ from typing import Any
 import numpy as np
 
 PROTOCOL = 1
+
+
+class Route(SimpleNamespace):
+    """The route of a planner's context: `catk_sim.planning.route.Route`, of arrays."""
+
+    @property
+    def length(self) -> float:
+        """Arc length at which the route ends (m)."""
+        return float(self.valid.sum() - 1)
+
+    def project(self, xy: Any) -> Any:
+        """Tells how far along the route points are, and how far to its left (m)."""
+        return project(self, np.asarray(xy), np, np.take_along_axis)
+
+    def pose_at(self, arc: Any) -> Any:
+        """Tells position (m) and heading (rad) at arc lengths (m); straight on past both ends."""
+        return pose_at(self, np.asarray(arc), np, np.take_along_axis)
+
+
+# Both kinds of route, of tensors and of arrays, compute by the next two functions. They are here
+# because this file may be copied alone.
+
+
+def project(route: Any, xy: Any, lib: Any, take: Any) -> Any:
+    """Computes `project` of a route, in tensors or arrays.
+
+    Args:
+        route: The route.
+        xy: Points (m).
+        lib: torch or numpy.
+        take: Its function that picks values by index: the two have no common name for it.
+    """
+    step = (route.xy[..., 1:, :] - route.xy[..., :-1, :])[..., None, :, :]
+    offset = xy[..., None, :] - route.xy[..., None, :-1, :]
+    span = lib.linalg.norm(step, axis=-1)
+    along = (offset * step).sum(-1) / span**2
+    aside = (step[..., 0] * offset[..., 1] - step[..., 1] * offset[..., 0]) / span
+    distance = lib.hypot((along - lib.clip(along, 0, 1)) * span, aside)
+    distance = lib.where(route.valid[..., None, 1:], distance, math.inf)
+    nearest = distance.argmin(-1)[..., None]
+    low = lib.where(nearest == 0, -math.inf, 0.0)
+    high = lib.where(nearest == _last(route)[..., None], math.inf, 1.0)
+    along, aside, span = (take(part, nearest, -1) for part in (along, aside, span))
+    part = lib.clip(along, low, high)
+    lateral = lib.copysign(lib.hypot((along - part) * span, aside), aside)
+    return (nearest + part)[..., 0], lateral[..., 0]
+
+
+def pose_at(route: Any, arc: Any, lib: Any, take: Any) -> Any:
+    """Computes `pose_at` of a route, in tensors or arrays. See `project`."""
+    index = lib.minimum(lib.floor(arc).clip(0), _last(route))
+    part = arc - index
+    start = lib.asarray(index, dtype=lib.int64)
+    xy, next_xy = (take(route.xy, at[..., None], -2) for at in (start, start + 1))
+    heading, next_heading = (take(route.heading, at, -1) for at in (start, start + 1))
+    xy = xy + (next_xy - xy) * part[..., None]
+    return xy, heading + (next_heading - heading) * part.clip(0, 1)
+
+
+def _last(route: Any) -> Any:
+    """Tells which point begins the last segment of a route."""
+    return (route.valid.sum(-1) - 2).clip(0)[..., None]
 
 
 def encode_array(array: Any) -> dict:
@@ -51,7 +115,9 @@ def answer(planner: Any, request: dict) -> dict:
     """Does what a request asks."""
     try:
         if request["call"] == "initialize":
-            planner.initialize(decode(request["context"]))
+            context = decode(request["context"])
+            context.route = Route(**vars(context.route))
+            planner.initialize(context)
             return {"done": True}
         plan = planner.plan(decode(request["input"]))
         if isinstance(plan, dict):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from catk_sim.command import FAILED, run_command
 from catk_sim.datasets import open_scenarios
 from catk_sim.datasets.synthetic import generate_scenario
 from catk_sim.datatypes import AgentType
@@ -106,6 +107,16 @@ def installed(tmp_path: Path) -> Iterator[None]:
     yield
     sys.path.remove(str(site))
     sys.modules.pop("somebodys_planner", None)
+
+
+@pytest.fixture
+def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens data, which may take minutes to prepare, fails."""
+
+    def prepare(*_: object, **__: object) -> None:
+        raise AssertionError("data was opened")
+
+    monkeypatch.setattr(evaluate, "prepare_if_needed", prepare)
 
 
 def run(cache: Path, output: Path, *args: str) -> dict[str, Any]:
@@ -214,6 +225,34 @@ def test_an_ego_policy_drives_the_ego_and_nobody_else(cache: Path, tmp_path: Pat
 def test_policies_are_still_evaluated_without_the_flag(cache: Path, tmp_path: Path) -> None:
     record = run(cache, tmp_path, "constant_velocity", "--data", "synthetic:1")
     assert list(record["policies"]) == ["constant_velocity"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["runs/absent"], "got 'runs/absent', which is no folder"),
+        (["idm", "absent.py:Mine"], "wanted the planner or policy absent.py:Mine"),
+        (["idm,speed=1"], "idm cannot be made with speed=1"),
+        (["--planner", "nobody"], "there is no planner 'nobody'"),
+        (["--planner", "idm", "--traffic", "nobody"], "got 'nobody', which is no folder"),
+        (["--planner", "a.py:A,python=/no/python"], "got python=/no/python, where there is none"),
+        (["--planner", "process:false"], "false gave exit code 1"),
+        (["--planner", "idm", "--table", "parquet"], "needs more: pip install 'catk-sim[parquet]'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_before_data_is_opened(
+    arguments: list[str],
+    complaint: str,
+    no_data: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # As if it were not installed.
+    assert run_command(evaluate.main, arguments) == FAILED
+    told = capsys.readouterr().err
+    assert complaint in told
+    assert told.startswith("error: ")
+    assert told.count("\n") == 1
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
@@ -372,14 +411,59 @@ def test_traffic_by_type() -> None:
     assert second.types == {AgentType.PEDESTRIAN}
     (rest,) = parse_traffic("other=idm", named)
     assert rest.types == {AgentType.OTHER, AgentType.UNSET}
+    (spaced,) = parse_traffic("vehicle = idm, pedestrian = log", named)
+    assert spaced.types == {AgentType.VEHICLE}
+
+
+def load(name: str) -> Policy[Any]:
+    return evaluate.load_policy(name, RolloutConfig(), torch.device("cpu"))
+
+
+def test_arguments_follow_the_policy_that_drives_the_traffic() -> None:
+    (everyone,) = parse_traffic("idm,time_headway=1.5,min_gap=3.0", load)
+    assert everyone.policy == IDM(time_headway=1.5, min_gap=3.0)
+    assert everyone.types == frozenset(AgentType)
+    (theirs,) = parse_traffic("policies.idm:IDM, time_headway=1.5", load)
+    assert theirs.policy == IDM(time_headway=1.5)
+    cars, bicycles = parse_traffic(
+        "vehicle=idm,time_headway=1.5,other=idm,time_headway=1.5,pedestrian=log,cyclist=idm", load
+    )
+    assert cars.policy == IDM(time_headway=1.5)
+    assert cars.types == {AgentType.VEHICLE, AgentType.OTHER, AgentType.UNSET}
+    assert bicycles.policy == IDM()
+    assert bicycles.types == {AgentType.CYCLIST}
+
+
+def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="runs/lr=1e-4/bc', which is no folder"):
+        parse_traffic("runs/lr=1e-4/bc", load)
+    assert isinstance(load("idm"), IDM)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("idm,headway=1", "idm cannot be made with headway=1: got an unexpected"),
+        ("idm,1", "wanted arguments as ,key=value, got '1' in idm,1"),
+        ("smart_nano,top_k=1", "smart_nano, which a trainer saved, takes no arguments"),
+        ("nobody,speed=1", "got 'nobody', which is no folder"),
+        ("model.zip,sure=True", "model.zip cannot be made with sure=True: got an unexpected"),
+    ],
+)
+def test_wrong_arguments_of_policies_are_refused(name: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        load(name)
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("nobody", "no policy 'nobody'"),
+        ("log,speed=1", "replays the log takes no arguments, got 'log,speed=1'"),
+        ("vehicle=log_replay,speed=1", "takes no arguments, got 'log_replay,speed=1'"),
+        ("idm,vehicle=log", "one policy for each type"),
         ("car=idm", "types all, vehicle, pedestrian, cyclist, other; got 'car=idm'"),
-        ("vehicle=idm,log", "wanted traffic as a policy, or TYPE=POLICY"),
+        ("vehicle=idm,log", "wanted traffic as POLICY or TYPE=POLICY,.*got 'vehicle=idm,log'"),
         ("vehicle=idm,vehicle=log", "one policy for each type"),
         ("all=idm,vehicle=log", "one policy for each type"),
         ("vehicle=log,all=idm", "one policy for each type"),
@@ -400,6 +484,22 @@ def test_planners_are_loaded_by_what_they_are(file: Path) -> None:
     assert isinstance(policy, PolicyDriver)
     assert policy.policy == IDM(time_headway=1.0)
     assert policy.name == "policies.idm:IDM,time_headway=1.0"
+
+
+def test_a_model_in_a_zip_is_a_policy_and_a_command_that_ends_in_zip_is_none() -> None:
+    config = PlannerEvaluationConfig(planner=("x",))
+    asked = []
+
+    def make(name: str) -> Policy[Any]:
+        asked.append(name)
+        return IDM()
+
+    driver = load_driver("runs/model.zip,deterministic=False", config, make)
+    assert isinstance(driver, PolicyDriver)
+    assert driver.name == "runs/model.zip,deterministic=False"
+    with pytest.raises(FileNotFoundError, match="no program /no/such for the planner"):
+        load_driver("process:/no/such model.zip", config, make)
+    assert asked == ["runs/model.zip,deterministic=False"]
 
 
 def test_the_planners_of_the_project_are_registered() -> None:

@@ -82,6 +82,17 @@ def test_what_cannot_run_is_refused_at_once(change: dict[str, Any], complaint: s
         SubmitConfig(**{"policy": "idm", "data": DATA, "metadata": METADATA, **change})
 
 
+def test_a_wrong_policy_is_refused_before_data_is_opened(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare(*_: object) -> None:
+        raise AssertionError("data was opened")
+
+    monkeypatch.setattr(submit, "prepare_if_needed", prepare)
+    with pytest.raises(ValueError, match="got 'nobody', which is no folder"):
+        submit.main(["nobody", *arguments[1:], COMPLIES])
+
+
 def test_what_was_written_is_checked(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def lose_the_end(path: Path, *args: Any, **kwargs: Any) -> None:
         writer.write_submission(path, *args, **kwargs)

@@ -1,7 +1,7 @@
 """The command: evaluates planners, prints what came of it and writes it down."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,13 @@ from rich.table import Table
 
 from catk_sim.metrics.planning import worst_scenarios, write_records
 from catk_sim.metrics.records import number
+from catk_sim.planning.drivers import EgoDriver
+from catk_sim.planning.simulation import TrafficGroup
 from catk_sim.report import write_report
 from trainers.benchmark import Benchmark
 from trainers.distributed import is_main
 from trainers.evaluation_report import Recorder, ReportSize
-from trainers.planning.config import (
-    MakePolicy,
-    PlannerEvaluationConfig,
-    load_drivers,
-    parse_traffic,
-)
+from trainers.planning.config import PlannerEvaluationConfig
 from trainers.planning.evaluator import Measured, PlannerEvaluator
 from trainers.planning.films import Film
 from trainers.planning.report import planner_report
@@ -59,26 +56,24 @@ LISTED = 5
 def evaluate_planners(
     config: PlannerEvaluationConfig,
     benchmark: Benchmark,
-    *,
-    make_ego: MakePolicy,
-    make_traffic: MakePolicy,
+    drivers: Mapping[str, EgoDriver],
+    traffic: Sequence[TrafficGroup],
 ) -> dict[str, Any]:
     """Drives and measures, prints the table, and writes scenarios and films to the output.
 
     Args:
         config: What was asked for.
         benchmark: What is driven.
-        make_ego: Makes a policy of a file or folder that drives the ego.
-        make_traffic: Makes one by its name, or of a file or folder, that drives the others.
+        drivers: Who drives the ego, one after the other. See `load_drivers`.
+        traffic: Who drives the others. See `parse_traffic`.
 
     Returns:
         What `metrics.json` is to hold.
     """
-    drivers = load_drivers(config, make_ego)
     recorder = Recorder(ReportSize(max_scenes=config.report_scenes))
     evaluator = PlannerEvaluator(
         benchmark,
-        parse_traffic(config.traffic, make_traffic),
+        traffic,
         only=config.scenario,
         num_films=config.render,
         watch=recorder,

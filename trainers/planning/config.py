@@ -12,7 +12,7 @@ from catk_sim.datatypes import AgentType
 from catk_sim.extras import needs_extra
 from catk_sim.metrics.summary import GROUPS
 from catk_sim.planning.drivers import EgoDriver, PlannerDriver, PolicyDriver
-from catk_sim.planning.loading import load_planner, parse_planner
+from catk_sim.planning.loading import PROCESS, load_planner, parse_planner
 from catk_sim.planning.planner import Planner
 from catk_sim.planning.simulation import TrafficGroup
 from catk_sim.planning.tracking import TRACKERS
@@ -21,6 +21,9 @@ from trainers.configs import RolloutConfig
 
 MakePolicy = Callable[[str], Policy[Any]]
 """Makes a policy by its name or from its folder."""
+
+REPLAYS = ("log", "log_replay")
+"""Names of traffic that replays the log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,8 @@ class PlannerEvaluationConfig:
     traffic: str = "log"
     """Who drives the others: `log`, which replays them; a policy's name or folder, or yours, as
     `path/to/file.py:Policy` or `package.module:Policy`; or one of these for each type, such as
-    `vehicle=idm,pedestrian=log`. What is not named replays the log."""
+    `vehicle=idm,pedestrian=log`. What is not named replays the log. Arguments follow a policy, as
+    in `idm,time_headway=1` or `vehicle=idm,time_headway=1,pedestrian=log`."""
 
     data: str = "synthetic:32:1"
     """Scenarios to drive. See the trainers' `--data`."""
@@ -92,30 +96,48 @@ class PlannerEvaluationConfig:
 
 
 def parse_traffic(text: str, make_policy: MakePolicy) -> tuple[TrafficGroup, ...]:
-    """Reads who drives the traffic.
+    """Reads who drives the traffic: `POLICY`, or `TYPE=POLICY,TYPE=POLICY`.
+
+    Arguments follow a policy as `,key=value`. A key that is a type of agent begins the next policy.
 
     Raises:
         ValueError: There is no such type of agent, it is named twice, or there is no such policy.
     """
-    pairs = [pair.split("=", 1) for pair in text.split(",")] if "=" in text else [["all", text]]
     types_of: dict[str, set[AgentType]] = {}
-    named: list[str] = []
-    for pair in pairs:
-        group = pair[0].strip()
-        if len(pair) != 2 or group not in GROUPS:
-            raise ValueError(
-                f"wanted traffic as a policy, or TYPE=POLICY,... with the types "
-                f"{', '.join(GROUPS)}; got {text!r}"
-            )
-        if group in named or ("all" in (group, *named) and named):
-            raise ValueError(f"wanted one policy for each type of agent, got {text!r}")
-        named.append(group)
-        types_of.setdefault(pair[1].strip(), set()).update(GROUPS[group])
+    for group, policy in _policies_of_groups(text).items():
+        types_of.setdefault(policy, set()).update(GROUPS[group])
     return tuple(
-        TrafficGroup(policy=make_policy(name), types=frozenset(types))
-        for name, types in types_of.items()
-        if name not in ("log", "log_replay")
+        TrafficGroup(policy=make_policy(policy), types=frozenset(types))
+        for policy, types in types_of.items()
+        if not _replays(policy)
     )
+
+
+def _policies_of_groups(text: str) -> dict[str, str]:
+    policies: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if equals and key in GROUPS:
+            if key in policies or ("all" in (key, *policies) and policies):
+                raise ValueError(f"wanted one policy for each type of agent, got {text!r}")
+            policies[key] = value
+        elif policies and equals:
+            policies[list(policies)[-1]] += f",{part}"
+        elif policies or (equals and key.isidentifier()):
+            raise ValueError(
+                f"wanted traffic as POLICY or TYPE=POLICY,..., arguments after a policy as "
+                f",key=value, and the types {', '.join(GROUPS)}; got {text!r}"
+            )
+        else:
+            policies["all"] = part.strip()
+    return policies
+
+
+def _replays(policy: str) -> bool:
+    name, _, arguments = policy.partition(",")
+    if name in REPLAYS and arguments:
+        raise ValueError(f"traffic that replays the log takes no arguments, got {policy!r}")
+    return name in REPLAYS
 
 
 def load_driver(text: str, config: PlannerEvaluationConfig, make_policy: MakePolicy) -> EgoDriver:
@@ -126,9 +148,11 @@ def load_driver(text: str, config: PlannerEvaluationConfig, make_policy: MakePol
     Raises:
         ValueError: There is no such planner.
     """
-    if Path(text).is_dir() or text.endswith(".zip"):
+    if Path(text).is_dir():
         return PolicyDriver(make_policy(text), Path(text).as_posix())
     spec, options = parse_planner(text)
+    if spec.endswith(".zip") and not spec.startswith(PROCESS):
+        return PolicyDriver(make_policy(text), Path(text).as_posix())
     made = load_planner(spec, **options)
     if not isinstance(made, Planner):
         return PolicyDriver(made, text)

@@ -211,9 +211,13 @@ def test_a_file_that_fails_may_be_mended(file: Path) -> None:
     [
         ("nobody", ValueError, "no planner 'nobody'; there are .*their_slow.*process:COMMAND"),
         ("their_lost", ImportError, "their_package.nowhere:Slow, which cannot be loaded"),
-        ("no.such.module:Slow", ImportError, "no module no.such.module .*path/to/file.py:Class"),
-        ("their_package.no:Slow", ImportError, "no module their_package.no "),
-        ("nowhere.py:Slow", FileNotFoundError, "no file nowhere.py with a planner"),
+        ("no.such.module:Slow", ImportError, "no module no.such.module: .*path/to/file.py:Class"),
+        ("their_package.no:Slow", ImportError, "no module their_package.no: "),
+        (
+            "nowhere.py:Slow",
+            FileNotFoundError,
+            "^there is no file nowhere.py: wanted the planner or policy nowhere.py:Slow$",
+        ),
         ("their_package.planning:Fast", ValueError, "no Fast in .*; there are Slow, Brake, .*make"),
         ("FILE:Fast", ValueError, "no Fast in .*; there are Slow, Brake, NoPlanner, stand, go"),
         ("FILE:NoPlanner", ValueError, "NoPlanner that lacks requires_log, initialize"),

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -108,6 +109,27 @@ def test_a_planner_drives_from_another_process_as_from_this_one(file: str) -> No
     assert torch.equal(theirs.rollout.simulated.xy, ours.rollout.simulated.xy)
 
 
+def test_the_planner_of_the_notebook_drives_from_another_process_as_from_this_one(
+    tmp_path: Path,
+) -> None:
+    notebook = Path(__file__).parents[3] / "notebooks" / "7_your_own_planner.ipynb"
+    cells = ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"]]
+    (code,) = [cell for cell in cells if cell.startswith("%%writefile")]
+    path = tmp_path / "cruise.py"
+    path.write_text(code.split("\n", 1)[1])
+
+    def driven(**options: Any) -> Driven:
+        def make() -> Any:
+            return load_planner(f"{path}:Cruise", **options)
+
+        return drive(PlannerDriver(make), [straight_road(), generate_scenario(1)], num_steps=20)
+
+    here, there = driven(), driven(python=sys.executable)
+    assert here.failures == there.failures == ()
+    assert torch.equal(here.rollout.simulated.xy, there.rollout.simulated.xy)
+    assert torch.equal(here.rollout.simulated.heading, there.rollout.simulated.heading)
+
+
 def test_the_log_travels_too(file: str) -> None:
     assert driven_by(file, "Towards", requires_log=True).failures == ()
 
@@ -200,12 +222,19 @@ def test_who_does_not_introduce_itself_is_refused(said: str, complaint: str) -> 
 def test_a_process_that_ends_at_once_is_refused() -> None:
     with pytest.raises(PlannerProcessError, match="gave exit code 5"):
         ProcessPlanner([sys.executable, "-c", "raise SystemExit(5)"])
-    with pytest.raises(FileNotFoundError):
-        ProcessPlanner(["/no/such/program"])
+    with pytest.raises(FileNotFoundError, match=r"no program /no/such for the planner /no/such -x"):
+        ProcessPlanner(["/no/such", "-x"])
     with pytest.raises(ValueError, match="wanted a command"):
         load_planner("process:")
     with pytest.raises(ValueError, match="takes no arguments"):
         load_planner("process:true", speed=1)
+
+
+@pytest.mark.parametrize("interpreter", ["/no/such/python", "no_such_python", 3.25])
+def test_an_interpreter_that_is_not_there_is_named(file: str, interpreter: object) -> None:
+    complaint = f"Python interpreter for {file}:Towards, got python={interpreter}, where there is"
+    with pytest.raises(FileNotFoundError, match=re.escape(complaint)):
+        load_planner(f"{file}:Towards", python=interpreter)
 
 
 @pytest.mark.parametrize(

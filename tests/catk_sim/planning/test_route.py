@@ -1,5 +1,9 @@
+import json
 import math
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -8,6 +12,8 @@ from catk_sim.constants import NUM_STEPS
 from catk_sim.datasets import open_scenarios
 from catk_sim.datatypes import MapFeatureType, RoadGraph, Scenario
 from catk_sim.lane_following import ROUTE_LENGTH
+from catk_sim.planning import serve
+from catk_sim.planning.process import encode
 from catk_sim.planning.route import Route
 from tests import scenes
 from tests.catk_sim.lane_scenes import fork, lane_map
@@ -206,6 +212,81 @@ def test_projecting_undoes_a_pose() -> None:
     found, lateral = route.project(xy + 0.5 * left)
     torch.testing.assert_close(found, arc, rtol=0, atol=0.1)
     torch.testing.assert_close(lateral, torch.full((200,), 0.5), rtol=0, atol=0.02)
+
+
+def bends() -> Route:
+    corners = [(-30.0, -2.0), (0.0, -2.0), (8.0, 2.0), (10.0, 8.0), (10.0, 20.0)]
+    return Route.from_scenario(logged(fork(links=LINKS), stepped(*corners)))
+
+
+def cut(route: Route, *, length: int) -> Route:
+    return route.replace(valid=torch.arange(len(route.valid)) <= length)
+
+
+def short() -> Route:
+    """It ends at its first point."""
+    return cut(bends(), length=0)
+
+
+def points() -> Tensor:
+    """Beside the route, before it and beyond, in float64."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(500, 2, generator=generator, dtype=torch.float64) * 40
+
+
+def test_a_route_that_ends_at_its_first_point_goes_straight_on() -> None:
+    xy = points().float()
+    arc, lateral = short().project(xy)
+    expected = xy + torch.tensor([30.0, 2.0])
+    torch.testing.assert_close(torch.stack([arc, lateral], dim=-1), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(short().pose_at(arc)[0][:, 0], xy[:, 0], rtol=0, atol=1e-4)
+
+
+def test_past_an_end_in_a_bend_the_heading_stays() -> None:
+    route = bends()
+    end = int(((route.heading > 0.5) & (route.heading < 1.0)).nonzero()[0])
+    _, heading = cut(route, length=end).pose_at(torch.tensor([end, end + 50.0]))
+    assert heading.tolist() == pytest.approx([float(route.heading[end])] * 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("make", [bends, short])
+def test_arrays_are_told_what_tensors_are(make: Callable[[], Route]) -> None:
+    route = make().to(torch.float64)
+    arc, lateral = route.project(points())
+    xy, heading = route.pose_at(arc)
+    told_arc, told_lateral = route.project(points().numpy())
+    told_xy, told_heading = route.pose_at(told_arc)
+    for told, expected in (
+        *((told_arc, arc), (told_lateral, lateral)),
+        *((told_xy, xy), (told_heading, heading)),
+    ):
+        np.testing.assert_allclose(told, expected.numpy(), rtol=0, atol=1e-9)
+    assert route.project(np.zeros((0, 2)))[0].shape == (0,)
+
+
+def test_a_planner_elsewhere_has_the_route_that_one_here_has() -> None:
+    route = bends()
+    served = serve.Route(**vars(serve.decode(json.loads(json.dumps(encode(route))))))
+    assert served.length == route.length
+    xy = points().numpy()
+    for told, expected in zip(served.project(xy), route.project(xy), strict=True):
+        np.testing.assert_array_equal(told, expected)
+    arc = served.project(xy)[0]
+    for told, expected in zip(served.pose_at(arc), route.pose_at(arc), strict=True):
+        np.testing.assert_array_equal(told, expected)
+
+
+@pytest.mark.parametrize("kind", [list, torch.tensor])
+def test_a_planner_elsewhere_may_give_lists_and_tensors(kind: Callable[[Any], Any]) -> None:
+    route = bends()
+    served = serve.Route(**vars(serve.decode(encode(route))))
+    for told, expected in (
+        (served.project(kind([[-19.5, -1.0]])), ([10.5], [1.0])),
+        (served.pose_at(kind([2.5, -4.0])), ([[-27.5, -2.0], [-34.0, -2.0]], [0.0, 0.0])),
+    ):
+        for part, wanted in zip(told, expected, strict=True):
+            assert isinstance(part, np.ndarray)
+            np.testing.assert_allclose(part, wanted, rtol=0, atol=1e-4)
 
 
 def test_a_batch_has_the_routes_of_its_members() -> None:

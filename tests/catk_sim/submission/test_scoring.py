@@ -98,7 +98,10 @@ def test_the_command_prints_a_table(
     assert run_command(main, [str(path), DATA, "--cache", str(cache)]) == 0
     printed = capsys.readouterr().out
     assert "version 2025: 2 scenarios" in printed
-    assert "realism_meta_metric" in printed
+    names = [line.split()[1] for line in printed.splitlines() if line.startswith("│")]
+    assert len(set(names)) == len(names)
+    assert {"realism_meta_metric", "min_ade", "linear_speed_likelihood"} <= set(names)
+    assert not {"metametric", "min_average_displacement_error"} & set(names)
 
 
 def test_the_command_says_in_one_line_what_a_user_can_mend(

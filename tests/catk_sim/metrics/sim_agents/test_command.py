@@ -11,7 +11,12 @@ from catk_sim.datasets.sources import open_scenarios
 from catk_sim.datatypes import AgentType, Scenario
 from catk_sim.metrics.sim_agents.__main__ import main
 from catk_sim.metrics.sim_agents.scene import EvaluatedScene
-from tests.catk_sim.metrics.sim_agents.goldens import SCENARIO_ID, SCENARIOS, golden_json
+from tests.catk_sim.metrics.sim_agents.goldens import (
+    GENERATED,
+    SCENARIO_ID,
+    SCENARIOS,
+    golden_json,
+)
 from tests.shared import shared_path
 
 SYNTHETIC = "synthetic:1:5"
@@ -29,16 +34,25 @@ def rollouts(tmp_path: Path) -> Path:
     return path
 
 
-def test_json_has_the_form_and_the_numbers_of_the_goldens(capsys: pytest.CaptureFixture[str]):
-    case = shared_path(f"golden/wosac/{SCENARIO_ID}_e_accelerate_sim.npz")
+@pytest.mark.parametrize(
+    ("case", "version"),
+    [
+        ("e_accelerate", "2024"),
+        pytest.param(GENERATED, "2025_scenario_gen", marks=pytest.mark.slow),
+    ],
+)
+def test_json_has_the_form_and_the_numbers_of_the_goldens(
+    case: str, version: str, capsys: pytest.CaptureFixture[str]
+):
+    rollouts = shared_path(f"golden/wosac/{SCENARIO_ID}_{case}_sim.npz")
 
-    arguments = [str(shared_path(SCENARIOS)), str(case), "--version", "2024", "--json"]
+    arguments = [str(shared_path(SCENARIOS)), str(rollouts), "--version", version, "--json"]
     assert run_command(main, arguments) == 0
 
     record = json.loads(capsys.readouterr().out)
-    golden = golden_json(f"{SCENARIO_ID}_e_accelerate_metrics")["2024"]
+    golden = golden_json(f"{SCENARIO_ID}_{case}_metrics")[version]
     assert set(record) == {"version", "scenario", "bucketed"}
-    assert record["version"] == "2024"
+    assert record["version"] == version
     for part in ("scenario", "bucketed"):
         assert set(record[part]) == set(golden[part])
         for name, value in golden[part].items():
@@ -93,8 +107,13 @@ def test_wrong_files_and_names_are_refused(
 ):
     junk = tmp_path / "junk.npz"
     junk.write_bytes(b"not a zip")
+    damaged = tmp_path / "damaged.npz"
+    content = bytearray(rollouts.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
     for arguments, message in (
         ([SYNTHETIC, str(junk)], "not a readable npz"),
+        ([SYNTHETIC, str(damaged)], "damaged.npz is not a readable npz file: Bad CRC-32"),
         ([SYNTHETIC, str(tmp_path / "absent.npz")], "absent.npz"),
         (["synthetic:2:5", str(rollouts)], "several scenarios"),
         ([SYNTHETIC, str(rollouts), "--scenario-id", "nobody"], "no scenario nobody"),

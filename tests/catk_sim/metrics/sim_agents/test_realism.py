@@ -251,6 +251,17 @@ def test_metrics_of_parts_merge_to_those_of_the_whole() -> None:
     assert merged.buckets()["realism_meta_metric"] == merged.aggregate()["metametric"]
 
 
+def test_buckets_of_scenarios_average_to_those_of_all() -> None:
+    parts = [scored(random_case(seed)) for seed in range(3)]
+    together = SimAgentsMetrics.stack(parts)
+    for bucket in Bucket:
+        each = together.bucket(bucket)
+        assert each.dtype == torch.float64
+        alone = [part.buckets()[bucket] for part in parts]
+        assert each.tolist() == pytest.approx(alone, rel=1e-6)
+        assert together.buckets()[bucket] == pytest.approx(each.mean().item(), rel=1e-6)
+
+
 def test_metrics_of_different_rules_do_not_merge() -> None:
     case = random_case(0)
     ours, theirs = scored(case), scored(case, sim_agents_config("2024"))
