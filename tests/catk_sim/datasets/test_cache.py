@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
 from catk_sim.datasets import (
@@ -198,6 +199,24 @@ def test_a_truncated_shard_is_an_error(cache: Path, share: float):
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(DataError, match=r"0\.safetensors: wanted a shard of catk_sim scenarios"):
         ScenarioCache(cache).read(0)
+
+
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [("sizes", "its scenarios have"), ("lacks", r"its columns have \[3, 3, 2, 3\] entries")],
+)
+def test_a_header_that_does_not_fit_is_an_error(cache: Path, column: str, problem: str):
+    path = cache / "0.safetensors"
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["header"])
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    if column == "sizes":
+        header["sizes"][0][0] += 1
+    else:
+        header[column].pop()
+    save_file(tensors, path, metadata={"header": json.dumps(header)})
+    with pytest.raises(DataError, match=rf"wanted a shard of catk_sim scenarios.*{problem}"):
+        Shard(path)
 
 
 def test_a_missing_shard_is_an_error(cache: Path):

@@ -157,6 +157,11 @@ def test_nothing_is_called(name: str, tmp_path: Path) -> None:
         # A state for something that is not an array.
         b"\x80\x02cnumpy\ndtype\n}X\x0c\x00\x00\x00__setstate__K\x01sb.",
         b"\x80\x02}}X\x01\x00\x00\x00aK\x01sb.",
+        # A call of what is no name, or of a name that is none of a function.
+        b"\x80\x02N)R.",
+        b"\x80\x02cnumpy\nndarray\n)R.",
+        # A byte order that numpy does not know.
+        pickle.dumps(np.dtype("f4"), 2).replace(b"<", b"!"),
     ],
 )
 def test_other_opcodes_are_refused(data: bytes, tmp_path: Path) -> None:
@@ -193,6 +198,9 @@ def test_what_stands_in_for_numpy_cannot_be_changed() -> None:
         pickle.dumps(list(range(300)))[:-20],
         # An array whose shape, order or dtype is not what numpy writes.
         b"\x80\x02cnumpy\ndtype\n(tR.",
+        b"\x80\x02cnumpy\ndtype\nNR.",
+        # A name of two numbers.
+        b"\x80\x04K\x01K\x02\x93.",
         b"\x80\x02cnumpy.core.multiarray\nscalar\n)R.",
     ],
 )

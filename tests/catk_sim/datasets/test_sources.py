@@ -11,6 +11,7 @@ import torch
 from catk_sim.datasets import DataError, open_scenarios, prepare_if_needed
 from catk_sim.datasets.conversion import convert
 from catk_sim.datasets.synthetic import generate_scenario
+from catk_sim.datasets.tfrecord import read_records, write_records
 from tests.catk_sim.datasets.arbitrary import assert_equal
 from tests.catk_sim.datasets.files import womd_scenario, write_gpudrive, write_tfrecord
 from tests.catk_sim.datasets.foreign import womd_log, write_argoverse, write_pickle
@@ -238,6 +239,28 @@ def test_a_record_that_is_no_scenario_is_named_by_its_number(tmp_path: Path):
     found = [scenario.scenario_id[0] for scenario in open_scenarios(path, on_error=errors.append)]
     assert found == ["a", "c"]
     assert [f"{path}, record 1" in str(error) for error in errors] == [True]
+
+
+def test_a_whole_record_that_is_no_scenario_can_be_left_out(tmp_path: Path):
+    records = [*read_records(tfrecord_file(tmp_path))]
+    path = tmp_path / "mixed.tfrecord"
+    write_records(path, [records[0], b"nonsense", records[2]])
+    errors: list[DataError] = []
+    found = [scenario.scenario_id[0] for scenario in open_scenarios(path, on_error=errors.append)]
+    assert found == ["a", "c"]
+    assert [f"{path}, record 1" in str(error) for error in errors] == [True]
+
+
+def test_a_damaged_scenario_of_a_cache_can_be_left_out(tmp_path: Path):
+    cache = convert(open_scenarios(tfrecord_file(tmp_path)), tmp_path / "cache").folder
+    [shard] = cache.glob("*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1  # It belongs to the last.
+    shard.write_bytes(content)
+    errors: list[DataError] = []
+    found = [scenario.scenario_id[0] for scenario in open_scenarios(cache, on_error=errors.append)]
+    assert found == ["a", "b"]
+    assert [f"{shard}, scenario 2" in str(error) for error in errors] == [True]
 
 
 def test_an_id_that_comes_twice_names_both_places(tmp_path: Path):

@@ -32,6 +32,8 @@ def test_joining_batches_keeps_every_entry(log: Trajectory) -> None:
 def test_nothing_cannot_be_stacked() -> None:
     with pytest.raises(ValueError, match="at least one record"):
         Trajectory.stack([])
+    with pytest.raises(ValueError, match="cat needs at least one record"):
+        Trajectory.cat([])
 
 
 def test_fields_of_unequal_shape_are_refused(log: Trajectory) -> None:
