@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from policies.smart.native import threads
 from policies.smart.native.dropout import Dropout
@@ -335,7 +336,10 @@ class _Attend(torch.autograd.Function):
         return value_sum, relation_sum.transpose(0, 1), total, scale_sum
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor | None, ...]:
         query, relation_query, bias, keys_values, weights, *encodings = ctx.saved_tensors
         if ctx.remake:
             relation_query = ctx.remake().contiguous()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from policies.smart.native import threads
 from policies.smart.native.attention import Gathering
@@ -249,7 +250,10 @@ class _Enter(torch.autograd.Function):
         return projected[:, :width], projected[:, width : 3 * width], projected[:, 3 * width :]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor | None, ...]:
         rows, *parameters = ctx.saved_tensors
         weights: LayerWeights = ctx.weights
         by_projected, by_rows = torch.cat(grads, dim=1), torch.empty_like(rows)
@@ -280,7 +284,10 @@ class _Leave(torch.autograd.Function):
         return _leave(weights, rows, skip_gate, gathered)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor | None, ...]:
         rows, skip_gate, gathered, *parameters = ctx.saved_tensors
         by_rows, by_gathered = torch.empty_like(rows), torch.empty_like(gathered)
         by_skip_gate = skip_gate.new_empty(skip_gate.shape)

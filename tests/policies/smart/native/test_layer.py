@@ -175,3 +175,11 @@ def test_a_layer_in_one_call_is_that_of_several_threads(monkeypatch: pytest.Monk
         divided = layer(rows, given)
     for one, other in zip(at_once, divided, strict=True):
         torch.testing.assert_close(one, other, atol=0, rtol=0)
+
+
+def test_there_is_no_second_derivative_rather_than_a_wrong_one() -> None:
+    given = parts(SIZES[0], 3)
+    for result in in_c(given):
+        (by_rows,) = torch.autograd.grad(result.square().sum(), given.rows, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            by_rows.sum().backward()
