@@ -83,7 +83,8 @@ def train_behavior_cloning(run: Run, model: SMART | EgoGMM, config: FitConfig) -
 
     def loss(scene: Scene) -> tuple[Tensor, dict[str, float]]:
         if isinstance(model, EgoGMM):
-            return ego_cloning_loss(model, scene)
+            assert isinstance(run.config, EgoPolicyConfig)
+            return ego_cloning_loss(model, scene, run.config.learners)
         return behavior_cloning_loss(model, scene, config)
 
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

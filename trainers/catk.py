@@ -182,7 +182,14 @@ def fine_tune(run: Run, model: SMART | EgoGMM, config: CatKConfig) -> None:
     def loss(scene: Scene) -> tuple[Tensor, dict[str, float]]:
         if isinstance(model, EgoGMM):
             assert isinstance(config, EgoCatKConfig)
-            return ego_catk_loss(model, scene, config.k, max_deviation=config.max_deviation)
+            return ego_catk_loss(
+                model,
+                scene,
+                config.k,
+                whom=config.learners,
+                recovery=config.recovery,
+                max_deviation=config.max_deviation,
+            )
         return catk_loss(model, scene, oracle, config.catk)
 
     trained = model.fine_tuning_parameters()

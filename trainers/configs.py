@@ -265,7 +265,7 @@ class CatKConfig(BehaviorCloningConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class EgoPolicyConfig:
-    """What makes a run train the ego policy: `model` is its encoder, and the sdc alone learns."""
+    """What makes a run train the ego policy: `model` is its encoder."""
 
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     """Shape of the ego policy's mixture, if it does not come from a checkpoint."""
@@ -273,6 +273,10 @@ class EgoPolicyConfig:
     encoder: Path | None = None
     """Folder of a SMART that a trainer saved, or smart_nano: the encoder starts as it, and `model`
     is not used."""
+
+    learners: Literal["sdc", "vehicles"] = "sdc"
+    """Whose driving is learnt: the sdc's, as in the paper, or that of every vehicle which moves, so
+    that a scene teaches many times as much."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,9 +291,12 @@ class EgoCatKConfig(EgoPolicyConfig, CatKConfig):
     k: int = 3
     """Modes that a rollout may choose from."""
 
+    recovery: Literal["pose", "way"] = "pose"
+    """What visited states teach: to get to the log's next pose at once, as in the paper, or onto
+    its way, ahead by as much as the log moves."""
+
     max_deviation: float | None = None
-    """How far (m) from the log a rollout may end half a second. Where none of the modes ends
-    nearer, it goes on from the log. By default it goes on from the nearest, as in the paper."""
+    """How far (m) a visited state may be from the log to be learnt from. By default all are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -26,7 +26,7 @@ from catk_sim.tokens import MotionVocabulary
 from catk_sim.tokens.matching import prepare
 from policies.checkpoint import load_ego_gmm
 from policies.ego_gmm.model import EgoGMM, of_sdc
-from policies.ego_gmm.policy import EgoGMMPolicy, MeanSampler, ModeSampler, PoseSampler
+from policies.ego_gmm.policy import EgoGMMPolicy
 from trainers.benchmark import Benchmark
 from trainers.distributed import gather_shares, is_main, share
 from trainers.evaluate import VALIDATED_SCENARIOS, held_out_benchmark, write_json
@@ -35,9 +35,6 @@ from trainers.seeds import seed_of
 
 STAGES = {"BC": "bc", "CAT-K": "catk"}
 """The policies of a run: their names in tables, and their folders."""
-
-SAMPLERS: dict[str, PoseSampler] = {"mode": ModeSampler(), "mean": MeanSampler()}
-"""By what they drive: the likeliest mode, as in the paper, and the mixture's mean."""
 
 Record = dict[str, str | float]
 
@@ -147,16 +144,13 @@ class EgoValidation:
 def compare_ego(run: Run) -> None:
     """Measures both policies of a run, prints the table and writes it to the run's folder."""
     benchmark = held_out_benchmark(run)
-    models = {name: load_ego_gmm(run.folder / stage) for name, stage in STAGES.items()}
-    records, rows = {}, {}
-    for how, sampler in SAMPLERS.items():
-        for name, model in models.items():
-            policy = EgoGMMPolicy(model.to(run.device), sampler)
-            measured = measure_ego(policy, policy.vocabulary, benchmark)
-            records[f"{name}, {how}"] = measured
-            rows[f"{name}, {how}"] = summarize(measured)
-        before, after = (records[f"{name}, {how}"] for name in STAGES)
-        rows[f"difference, {how}"] = paired_differences(after, before)
+    records: dict[str, list[Record]] = {}
+    for name, stage in STAGES.items():
+        policy = EgoGMMPolicy(load_ego_gmm(run.folder / stage).to(run.device))
+        records[name] = measure_ego(policy, policy.vocabulary, benchmark)
+    rows = {name: summarize(measured) for name, measured in records.items()}
+    before, after = records.values()
+    rows["difference"] = paired_differences(after, before)
     if not is_main():
         return
     write_json(run.folder / "metrics.json", {"records": records})

@@ -1,60 +1,81 @@
 """What the ego policy learns: the logged next pose, from logged or from visited states.
 
 Zhang et al., "Closed-Loop Supervised Fine-Tuning of Tokenized Traffic Models", CVPR 2025,
-arXiv:2412.05334, the ego policy. Everybody else replays the log, told in tokens.
+arXiv:2412.05334, the ego policy. In the paper the sdc learns; a scene has far more to learn from if
+every vehicle does. Everybody else replays the log, told in tokens.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from catk_sim.constants import HISTORY_MARKS, NUM_MARKS
+from catk_sim.constants import CURRENT_STEP, HISTORY_MARKS, NUM_MARKS, STEPS_PER_TOKEN
+from catk_sim.datatypes import AgentType
 from catk_sim.geometry import se2
 from catk_sim.tokens import MotionTokens, match_step
-from policies.ego_gmm.model import EgoGMM, of_sdc
+from policies.ego_gmm.model import EgoGMM
 from policies.smart.agent_decoder import Situation
 from policies.smart.config import SMARTConfig
 from policies.smart.map_tokens import MapTokens
 from policies.smart.model import motion_since_last_mark
+from trainers.recovery import along_the_log
 from trainers.scenes import Scene
+
+Learners = Literal["sdc", "vehicles"]
+"""Whose driving is learnt."""
+
+Recovery = Literal["pose", "way"]
+"""What a state beside the log teaches."""
+
+STANDING = 2.0
+"""Vehicles that never get farther than this (m) from where they are do not drive."""
 
 DEVIATION = 10.0
 """How far (m) a CAT-K rollout may leave the log for what it leaves out to be out of reach."""
 
 
-def ego_cloning_loss(model: EgoGMM, scene: Scene) -> tuple[Tensor, dict[str, float]]:
+def ego_cloning_loss(
+    model: EgoGMM, scene: Scene, whom: Learners = "sdc"
+) -> tuple[Tensor, dict[str, float]]:
     """Scores the logged next poses under the policy that reads the logged tokens.
 
     Args:
         model: The policy.
         scene: A batch of scenes.
+        whom: Whose poses.
 
     Returns:
         The loss, the distance of the most likely mode to the log (m), and the number of moves that
         both are means over.
     """
-    scene = within_reach(scene, model.config)
-    tokens, agents = scene.tokenized.tokens, scene.scenario.agents
+    learners = who_is_learnt_from(scene, whom)
+    scene = within_reach(scene, learners, model.config)
+    tokens = scene.tokenized.tokens
     moves = slice(HISTORY_MARKS - 1, NUM_MARKS - 1)
-    features = of_sdc(model.encoder.features(tokens, agents, scene.map_tokens), agents)
-    pose, has_log = next_logged_poses(scene)
-    now = torch.cat([tokens.xy, tokens.heading[..., None]], dim=-1)
-    now = of_sdc(now, agents)[..., moves, :]
-    moved = of_sdc(motion_since_last_mark(tokens), agents)[..., moves, :]
-    learned = has_log & of_sdc(tokens.valid, agents)[..., moves]
+    features = model.encoder.features(tokens, scene.scenario.agents, scene.map_tokens)
+    then, has_log = next_logged_poses(scene)
+    counts = learners[..., None] & has_log & tokens.valid[..., moves]
+    moved = motion_since_last_mark(tokens)
     return score_poses(
         model,
-        features[..., moves, :][learned],
-        moved[learned],
-        now[learned],
-        pose[learned],
+        features[..., moves, :][counts],
+        moved[..., moves, :][counts],
+        poses_of(tokens)[..., moves, :][counts],
+        then[counts],
     )
 
 
 def ego_catk_loss(
-    model: EgoGMM, scene: Scene, k: int, *, max_deviation: float | None = None
+    model: EgoGMM,
+    scene: Scene,
+    k: int,
+    *,
+    whom: Learners = "sdc",
+    recovery: Recovery = "pose",
+    max_deviation: float | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Rolls the policy out, then scores the logged next poses from the states that it visited.
 
@@ -64,18 +85,40 @@ def ego_catk_loss(
         model: The policy.
         scene: A batch of scenes.
         k: Modes that the rollout may choose from.
-        max_deviation: See `drive_ego`.
+        whom: Who drives, and learns.
+        recovery: What is learnt: to get to the log's next `pose`, as in the paper, or on its `way`.
+            See `along_the_log`.
+        max_deviation: States farther from the log (m) are not learnt from. By default all are.
     """
-    scene = within_reach(scene, model.config, margin=DEVIATION)
-    visited = drive_ego(model, scene, k, max_deviation=max_deviation)
+    learners = who_is_learnt_from(scene, whom)
+    scene = within_reach(scene, learners, model.config, margin=DEVIATION)
+    visited = drive_egos(model, scene, learners, k)
     features, nodes = model.encoder.features_of(visited.record, visited.map_features)
-    pose, has_log = next_logged_poses(scene)
+    then, has_log = next_logged_poses(scene)
     move = nodes.mark - (HISTORY_MARKS - 1)
-    sdc = scene.scenario.agents.is_sdc[nodes.entry, nodes.agent]
-    learned = sdc & (move >= 0) & has_log[nodes.entry, move.clamp(min=0)]
-    now = torch.cat([nodes.poses.xy, nodes.poses.heading[:, None]], dim=-1)[learned]
-    then = pose[nodes.entry[learned], move[learned]]
-    return score_poses(model, features[learned], nodes.motion[learned], now, then)
+    at = (nodes.entry, nodes.agent, move.clamp(min=0))
+    counts = (learners[..., None] & has_log)[at] & (move >= 0)
+    now = torch.cat([nodes.poses.xy, nodes.poses.heading[:, None]], dim=-1)
+    if max_deviation is not None:
+        logged = scene.tokenized.logged_xy[nodes.entry, nodes.agent, nodes.mark]
+        counts = counts & ((now[:, :2] - logged).norm(dim=-1) <= max_deviation)
+    if recovery == "pose":
+        target = then[at][counts]
+    else:
+        log = scene.scenario.log.map(lambda value: value[nodes.entry, nodes.agent][counts])
+        step = STEPS_PER_TOKEN * (nodes.mark[counts] + 1)
+        target = along_the_log(now[counts], log, step)
+    return score_poses(model, features[counts], nodes.motion[counts], now[counts], target)
+
+
+def who_is_learnt_from(scene: Scene, whom: Learners) -> Bool[Tensor, "*batch agents"]:
+    """Tells whose driving is learnt."""
+    agents, log = scene.scenario.agents, scene.scenario.log
+    if whom == "sdc":
+        return agents.is_sdc
+    first, last = log.xy[..., CURRENT_STEP, None, :], log.xy
+    went = ((last - first).norm(dim=-1) > STANDING) & log.valid
+    return scene.learned & (agents.type == AgentType.VEHICLE) & went.any(-1)
 
 
 def score_poses(
@@ -89,10 +132,10 @@ def score_poses(
 
     Args:
         model: The policy.
-        features: What the encoder makes of the sdc.
-        moved: Its change of position since the mark before (m).
-        now: Its pose.
-        then: The logged pose half a second later.
+        features: What the encoder makes of agents.
+        moved: Their change of position since the mark before (m).
+        now: Their poses.
+        then: The logged poses half a second later.
     """
     mixture, count = model.mixture(features, moved, now[:, 2]), max(1, then.shape[0])
     pose = relative_pose(then, now)
@@ -103,18 +146,21 @@ def score_poses(
     return loss, {"pose_error": error.item(), "moves": float(pose.shape[0])}
 
 
+def poses_of(tokens: MotionTokens) -> Float[Tensor, "*batch agents marks 3"]:
+    """Returns x, y (m) and heading (rad) at each mark."""
+    return torch.cat([tokens.xy, tokens.heading[..., None]], dim=-1)
+
+
 def next_logged_poses(
     scene: Scene,
-) -> tuple[Float[Tensor, "*batch moves 3"], Bool[Tensor, "*batch moves"]]:
-    """Returns the sdc's logged pose half a second after each state from the current one on.
+) -> tuple[Float[Tensor, "*batch agents moves 3"], Bool[Tensor, "*batch agents moves"]]:
+    """Returns logged poses half a second after each state from the current one on.
 
     Also, whether there is one.
     """
-    log, agents = scene.tokenized, scene.scenario.agents
+    log = scene.tokenized
     pose = torch.cat([log.logged_xy, log.logged_heading[..., None]], dim=-1)
-    pose, valid = of_sdc(pose, agents), of_sdc(log.logged_valid, agents)
-    valid = valid & agents.is_sdc.any(-1)[..., None]
-    return pose[..., HISTORY_MARKS:, :], valid[..., HISTORY_MARKS:]
+    return pose[..., HISTORY_MARKS:, :], log.logged_valid[..., HISTORY_MARKS:]
 
 
 def relative_pose(
@@ -126,8 +172,14 @@ def relative_pose(
     return torch.cat([xy, turn[..., None]], dim=-1)
 
 
-def within_reach(scene: Scene, config: SMARTConfig, *, margin: float = 0.0) -> Scene:
-    """Hides agents and map tokens that the sdc's features cannot depend on.
+def within_reach(
+    scene: Scene,
+    learners: Bool[Tensor, "*batch agents"],
+    config: SMARTConfig,
+    *,
+    margin: float = 0.0,
+) -> Scene:
+    """Hides agents and map tokens that the features of those who learn cannot depend on.
 
     Each block of the decoder lets an agent know of those near it, at any mark, and each layer of
     the map encoder a map token of those near it. What is further away than all of them carry is
@@ -135,17 +187,18 @@ def within_reach(scene: Scene, config: SMARTConfig, *, margin: float = 0.0) -> S
 
     Args:
         scene: A batch of scenes.
+        learners: Who they are.
         config: Ranges of the encoder, and how many layers it has.
-        margin: How far (m) the sdc may be from where it was logged.
+        margin: How far (m) they may be from where they were logged.
     """
-    tokens, agents = scene.tokenized.tokens, scene.scenario.agents
-    slack = margin * agents.is_sdc
+    tokens = scene.tokenized.tokens
+    slack = margin * learners
     # (*batch, marks, agents, agents)
     xy, present = tokens.xy.transpose(-2, -3), tokens.valid.transpose(-1, -2)
     radius = config.agent_radius + slack[..., None, :, None] + slack[..., None, None, :]
     meet = (torch.cdist(xy, xy) <= radius) & present[..., :, None] & present[..., None, :]
     meet = meet.any(-3)
-    reached = agents.is_sdc
+    reached = learners
     for _ in range(config.num_agent_layers):
         reached = reached | (meet & reached[..., None, :]).any(-1)
     valid = tokens.valid & reached[..., None]
@@ -189,21 +242,23 @@ class VisitedByEgo:
 
 
 @torch.no_grad()
-def drive_ego(
-    model: EgoGMM, scene: Scene, k: int, *, max_deviation: float | None = None
+def drive_egos(
+    model: EgoGMM,
+    scene: Scene,
+    learners: Bool[Tensor, "*batch agents"],
+    k: int,
 ) -> VisitedByEgo:
-    """Drives the sdc to the end of the log by CAT-K, without gradient.
+    """Drives to the end of the log by CAT-K, without gradient.
 
-    At each mark it goes to the mean of one of its `k` most likely modes: the one nearest to the
-    log. The policy is in evaluation mode, unlike in catk: without dropout it makes of a state what
-    the parallel pass makes of it that learns.
+    At each mark who learns goes to the mean of one of its `k` most likely modes: the one nearest to
+    the log. The policy is in evaluation mode, unlike in catk: without dropout it makes of a state
+    what the parallel pass makes of it that learns.
 
     Args:
         model: The policy.
         scene: A batch of scenes.
+        learners: Who drives. The others replay the log, told in tokens.
         k: Modes that may be chosen from. 1 is greedy.
-        max_deviation: Where even the nearest of them is farther from the log than this (m), the sdc
-            goes on from the log. With 0 the rollout is the log; by default it is CAT-K's.
     """
     was_training = model.training
     model.eval()
@@ -211,9 +266,8 @@ def drive_ego(
     memory = model.encoder.remember(agents, scene.map_tokens)
     record: list[Situation] = []
     logged, has_log = next_logged_poses(scene)
-    kind = of_sdc(agents.type, agents)
-    vocabulary = model.vocabulary.to(kind.device)
-    box_size = vocabulary.size[vocabulary.type_index(kind)].to(logged.dtype)
+    vocabulary = model.vocabulary.to(agents.type.device)
+    box_size = vocabulary.size[vocabulary.type_index(agents.type)].to(logged.dtype)
     now = log.at(0)
     for mark in range(NUM_MARKS - 1):
         features, memory = model.encoder.step(now, agents, memory, record=record)
@@ -221,34 +275,31 @@ def drive_ego(
         move = mark - (HISTORY_MARKS - 1)
         if move < 0:
             continue
-        start = of_sdc(torch.cat([before.xy, before.heading[..., None]], dim=-1), agents)[..., 0, :]
+        start = poses_of(before)[..., 0, :]
         there, is_logged = relative_pose(logged[..., move, :], start), has_log[..., move]
-        mixture = model.mixture_now(features, memory.past, agents)
+        mixture = model.mixture_at(features, memory.past)
         pose = mixture.closest_among_top_k(there, k, has_log=is_logged, box_size=box_size)
-        if max_deviation is not None:
-            away = (pose - there)[..., :2].norm(dim=-1) > max_deviation
-            pose = torch.where((away & is_logged)[..., None], there, pose)
-        token = match_step(vocabulary, kind, pose[..., :2], pose[..., 2])
-        now = _with_sdc(now, before, scene, start, pose, token)
+        token = match_step(vocabulary, agents.type, pose[..., :2], pose[..., 2], matters=learners)
+        now = _with_learners(now, before, learners, start, pose, token)
     model.train(was_training)
     return VisitedByEgo(record=record, map_features=memory.map_memory.features)
 
 
-def _with_sdc(
+def _with_learners(
     replayed: MotionTokens,
     before: MotionTokens,
-    scene: Scene,
-    start: Float[Tensor, "*batch 3"],
-    pose: Float[Tensor, "*batch 3"],
-    token: Int[Tensor, "*batch"],
+    learners: Bool[Tensor, "*batch agents"],
+    start: Float[Tensor, "*batch agents 3"],
+    pose: Float[Tensor, "*batch agents 3"],
+    token: Int[Tensor, "*batch agents"],
 ) -> MotionTokens:
-    """Puts the sdc where it drove. Once there, it stays valid."""
-    sdc = scene.scenario.agents.is_sdc[..., None]
+    """Puts who learns where it drove. Once there, it stays valid."""
     xy = se2.to_global(pose[..., :2], start[..., :2], start[..., 2])
     heading = se2.wrap_angle(start[..., 2] + pose[..., 2])
+    mine = learners[..., None]
     return MotionTokens(
-        token=torch.where(sdc, token[..., None, None], replayed.token),
-        xy=torch.where(sdc[..., None], xy[..., None, None, :], replayed.xy),
-        heading=torch.where(sdc, heading[..., None, None], replayed.heading),
-        valid=torch.where(sdc, before.valid, replayed.valid),
+        token=torch.where(mine, token[..., None], replayed.token),
+        xy=torch.where(mine[..., None], xy[..., None, :], replayed.xy),
+        heading=torch.where(mine, heading[..., None], replayed.heading),
+        valid=torch.where(mine, before.valid, replayed.valid),
     )

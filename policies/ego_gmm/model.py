@@ -99,7 +99,7 @@ class EgoGMM(nn.Module):
         """Makes a mixture of each row of features.
 
         Args:
-            features: What the encoder makes of the sdc.
+            features: What the encoder makes of an agent.
             moved: Its change of position since the mark before (m), zero where unknown.
             heading: Its heading (rad).
         """
@@ -111,15 +111,13 @@ class EgoGMM(nn.Module):
         ahead = nn.functional.pad(pace.to(mixture.poses.dtype), (0, 2))
         return mixture.replace(poses=mixture.poses + ahead[..., None, :])
 
-    def mixture_now(
-        self, features: Float[Tensor, "*batch agents hidden"], past: Past, agents: AgentMetadata
+    def mixture_at(
+        self, features: Float[Tensor, "*batch agents hidden"], past: Past
     ) -> PoseMixture:
         """Makes mixtures of features at the latest mark of a memory."""
         moved = past.xy[..., -1, :] - past.xy[..., -2, :]
         moved = moved.where(past.valid[..., -2, None], 0)
-        return self.mixture(
-            *(of_sdc(value, agents) for value in (features, moved, past.heading[..., -1]))
-        )
+        return self.mixture(features, moved, past.heading[..., -1])
 
     def fine_tuning_parameters(self) -> list[nn.Parameter]:
         """Lists what CAT-K trains: the decoder's attention and the head, but no deviations."""

@@ -11,7 +11,7 @@ from catk_sim.datatypes import Action, SimState
 from catk_sim.dynamics import PoseDynamics
 from catk_sim.tokens import MotionVocabulary
 from policies.ego_gmm.mixture import PoseMixture
-from policies.ego_gmm.model import EgoGMM
+from policies.ego_gmm.model import EgoGMM, of_sdc
 from policies.smart.map_tokens import MapTokens
 from policies.smart.model import SMARTMemory
 from policies.smart.policy import SMARTPolicy, StartMemory
@@ -47,18 +47,17 @@ class ModeSampler:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeanSampler:
-    """Takes the mean of the whole mixture, and draws nothing.
+class PeakSampler:
+    """Takes the peak of the blurred density, and draws nothing. Not in catk."""
 
-    Not in catk. Narrow modes share what CAT-K teaches, so that the likeliest of them may lie to one
-    side of what was taught, at each step the same.
-    """
+    bandwidth: float
+    """See `PoseMixture.peak`."""
 
     def __call__(
         self, mixture: PoseMixture, generator: Generator | None
     ) -> Float[Tensor, "*batch 3"]:
-        """Returns the mean of each mixture."""
-        return mixture.mean()
+        """Returns the peak of each mixture."""
+        return mixture.peak(self.bandwidth)
 
 
 class EgoGMMPolicy:
@@ -68,14 +67,15 @@ class EgoGMMPolicy:
 
     Args:
         model: The network.
-        sampler: Chooses a pose; by default a `ModeSampler`.
+        sampler: Chooses a pose; by default a `PeakSampler` if the model's configuration has a
+            bandwidth, else a `ModeSampler`.
     """
 
     dynamics = PoseDynamics()
 
     def __init__(self, model: EgoGMM, sampler: PoseSampler | None = None) -> None:
         self.model = model
-        self.sampler = ModeSampler() if sampler is None else sampler
+        self.sampler = _default_sampler(model) if sampler is None else sampler
         self._encoder = SMARTPolicy(model.encoder, model.vocabulary)
 
     @property
@@ -98,8 +98,9 @@ class EgoGMMPolicy:
             valid=torch.zeros_like(state.controlled),
         )
         features, memory = self._encoder.logits(state.replace(last_action=nothing), memory)
-        mixture = self.model.mixture_now(features, memory.past, state.scenario.agents)
-        return mixture, memory
+        agents = state.scenario.agents
+        mixture = self.model.mixture_at(features, memory.past)
+        return mixture.map(lambda value: of_sdc(value, agents)), memory
 
     @torch.no_grad()
     def act(
@@ -111,3 +112,8 @@ class EgoGMMPolicy:
         is_sdc = state.scenario.agents.is_sdc
         data = torch.where(is_sdc[..., None], pose[..., None, :], 0.0)
         return Action(data=data, valid=is_sdc & memory.past.valid[..., -1]), memory
+
+
+def _default_sampler(model: EgoGMM) -> PoseSampler:
+    bandwidth = model.mixture_config.bandwidth
+    return PeakSampler(bandwidth=bandwidth) if bandwidth else ModeSampler()

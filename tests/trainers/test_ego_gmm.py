@@ -1,10 +1,13 @@
 """The ego policy's losses, and the rollouts that it learns from."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
-from catk_sim.constants import HISTORY_MARKS, NUM_MARKS
+from catk_sim.constants import HISTORY_MARKS, NUM_MARKS, STEPS_PER_TOKEN
+from catk_sim.datatypes import AgentType
 from catk_sim.tokens import MotionTokens, MotionVocabulary
 from policies.ego_gmm.config import MixtureConfig
 from policies.ego_gmm.mixture import PoseMixture
@@ -12,13 +15,17 @@ from policies.ego_gmm.model import EgoGMM, of_sdc
 from policies.smart.config import SMARTConfig
 from policies.smart.model import motion_since_last_mark
 from trainers.ego_gmm import (
-    drive_ego,
+    Learners,
+    drive_egos,
     ego_catk_loss,
     ego_cloning_loss,
     next_logged_poses,
+    poses_of,
     relative_pose,
+    who_is_learnt_from,
     within_reach,
 )
+from trainers.recovery import along_the_log
 from trainers.scenes import Scene
 
 SMALL = SMARTConfig(hidden_dim=16, num_map_layers=1, num_agent_layers=1)
@@ -33,8 +40,14 @@ def ego(request: pytest.FixtureRequest, vocabulary: MotionVocabulary) -> EgoGMM:
 
 def poses(tokens: MotionTokens, batch: Scene) -> Tensor:
     """Where the sdc is at each mark."""
-    pose = torch.cat([tokens.xy, tokens.heading[..., None]], dim=-1)
-    return of_sdc(pose, batch.scenario.agents)
+    return of_sdc(poses_of(tokens), batch.scenario.agents)
+
+
+def logged_next(batch: Scene) -> tuple[Tensor, Tensor]:
+    """Where the sdc is logged next, and whether."""
+    pose, has_log = next_logged_poses(batch)
+    agents = batch.scenario.agents
+    return of_sdc(pose, agents), of_sdc(has_log, agents)
 
 
 def mixtures(ego: EgoGMM, tokens: MotionTokens, batch: Scene) -> PoseMixture:
@@ -46,10 +59,10 @@ def mixtures(ego: EgoGMM, tokens: MotionTokens, batch: Scene) -> PoseMixture:
     return ego.mixture(*(of_sdc(value, agents)[:, now] for value in values))
 
 
-def visited(ego: EgoGMM, batch: Scene, k: int, max_deviation: float | None = None) -> MotionTokens:
+def visited(ego: EgoGMM, batch: Scene, k: int, whom: Learners = "sdc") -> MotionTokens:
     """The states of a rollout, as the encoder saw them; absent agents are zero."""
     shape = batch.tokenized.tokens.valid.shape
-    rollout = drive_ego(ego, batch, k, max_deviation=max_deviation)
+    rollout = drive_egos(ego, batch, who_is_learnt_from(batch, whom), k)
     marks = [situation.nodes for situation in rollout.record]
 
     def padded(values: list[Tensor]) -> Tensor:
@@ -140,7 +153,7 @@ def test_the_rollout_takes_the_mode_nearest_to_the_log(ego: EgoGMM, batch: Scene
     with torch.no_grad():
         mixture = mixtures(ego, tokens, batch)
     driven = poses(tokens, batch)[:, HISTORY_MARKS - 1 :]
-    logged, has_log = next_logged_poses(batch)
+    logged, has_log = logged_next(batch)
     size = torch.tensor([4.8, 2.0]).expand(*has_log.shape, 2)
     wanted = mixture.closest_among_top_k(
         relative_pose(logged, driven), 3, has_log=has_log, box_size=size
@@ -150,11 +163,11 @@ def test_the_rollout_takes_the_mode_nearest_to_the_log(ego: EgoGMM, batch: Scene
 
 
 def test_the_loss_of_a_rollout_is_that_of_its_states_read_anew(ego: EgoGMM, batch: Scene) -> None:
-    near = within_reach(batch, ego.config, margin=1000.0)
+    near = within_reach(batch, batch.scenario.agents.is_sdc, ego.config, margin=1000.0)
     loss, numbers = ego_catk_loss(ego, batch, 3)
     tokens = visited(ego, near, 3)
     mixture = mixtures(ego, tokens, near)
-    logged, _ = next_logged_poses(batch)
+    logged, _ = logged_next(batch)
     target = relative_pose(logged, poses(tokens, batch)[:, HISTORY_MARKS - 1 :])
     anew = mixture.negative_log_likelihood(target).mean()
     assert numbers["moves"] == 2 * 16
@@ -166,32 +179,60 @@ def test_the_loss_of_a_rollout_is_that_of_its_states_read_anew(ego: EgoGMM, batc
         torch.testing.assert_close(mine, theirs, atol=1e-2, rtol=1e-2)
 
 
-def test_where_no_mode_is_near_the_log_the_rollout_goes_on_from_it(
-    ego: EgoGMM, batch: Scene
-) -> None:
-    logged = of_sdc(batch.tokenized.logged_xy, batch.scenario.agents)[:, 2:-1]
+def test_states_far_from_the_log_are_not_learnt_from(ego: EgoGMM, batch: Scene) -> None:
+    driven = poses(visited(ego, batch, 4), batch)[:, 1:, :2]
+    logged = of_sdc(batch.tokenized.logged_xy, batch.scenario.agents)[:, 1:-1]
+    distance = (driven - logged).norm(dim=-1)
+    limit = distance.median().item() + 1e-3
+    near = int((distance <= limit).sum())
+    assert 0 < near < distance.numel()
+    assert ego_catk_loss(ego, batch, 4, max_deviation=limit)[1]["moves"] == near
 
-    def distance(limit: float | None) -> Tensor:
-        driven = poses(visited(ego, batch, 4, max_deviation=limit), batch)[:, 2:, :2]
-        return (driven - logged).norm(dim=-1)
 
-    free = distance(None)
-    limit = free[:, 0].mean().item()  # One of the two is nearer than this at once.
-    held = distance(limit)
-    assert free.max() > limit > held.max() > 0.1
-    assert ((held < 1e-3) | (held > 0.05)).all()
-    assert (held < 1e-3).any()
-    torch.testing.assert_close(distance(0.0), torch.zeros_like(free), atol=1e-3, rtol=0)
-    loss, numbers = ego_catk_loss(ego, batch, 4, max_deviation=limit)
-    assert numbers["moves"] == 2 * 16
-    assert loss < ego_catk_loss(ego, batch, 4)[0]
+def test_the_way_is_learnt_in_place_of_the_pose(ego: EgoGMM, batch: Scene) -> None:
+    near = within_reach(batch, batch.scenario.agents.is_sdc, ego.config, margin=1000.0)
+    loss, _ = ego_catk_loss(ego, batch, 3, recovery="way")
+    tokens, agents = visited(ego, near, 3), batch.scenario.agents
+    now = poses(tokens, batch)[:, HISTORY_MARKS - 1 :].flatten(0, 1)
+    log = batch.scenario.log.map(lambda value: of_sdc(value, agents).repeat_interleave(16, 0))
+    step = STEPS_PER_TOKEN * (1 + torch.arange(1, 17)).repeat(2)
+    target = relative_pose(along_the_log(now, log, step), now).unflatten(0, (2, 16))
+    anew = mixtures(ego, tokens, near).negative_log_likelihood(target).mean()
+    torch.testing.assert_close(loss, anew, atol=1e-3, rtol=1e-3)
+    assert not torch.isclose(loss, ego_catk_loss(ego, batch, 3)[0], rtol=1e-2)
+
+
+def test_every_vehicle_that_moves_may_learn(ego: EgoGMM, batch: Scene) -> None:
+    learners = who_is_learnt_from(batch, "vehicles")
+    agents, log = batch.scenario.agents, batch.scenario.log
+    assert learners.sum() > 2
+    assert (agents.type[learners] == AgentType.VEHICLE).all()
+    assert batch.learned[learners].all()
+    parked = batch.replace(
+        scenario=batch.scenario.replace(log=log.replace(xy=log.xy[..., 10:11, :].expand_as(log.xy)))
+    )
+    assert not who_is_learnt_from(parked, "vehicles").any()
+    none = batch.replace(learned=torch.zeros_like(batch.learned))
+    assert not who_is_learnt_from(none, "vehicles").any()
+    for loss in (ego_cloning_loss, partial(ego_catk_loss, k=2)):
+        of_all, of_one = (loss(ego, batch, whom=whom)[1]["moves"] for whom in ("vehicles", "sdc"))
+        assert of_all > of_one == 2 * 16
+
+
+def test_all_who_learn_drive_in_a_rollout(ego: EgoGMM, batch: Scene) -> None:
+    learners = who_is_learnt_from(batch, "vehicles")
+    tokens, log = visited(ego, batch, 2, "vehicles"), batch.tokenized.tokens
+    replaying = log.valid[..., :-1] & ~learners[..., None]
+    assert torch.equal(tokens.xy[replaying], log.xy[..., :-1, :][replaying])
+    went = (tokens.xy - log.xy[..., :-1, :]).norm(dim=-1)[..., 2:].amax(-1)
+    assert (went[learners & log.valid[..., 1]] > 0).all()
 
 
 def test_a_rollout_leaves_the_model_in_its_mode_and_without_gradient(
     ego: EgoGMM, batch: Scene
 ) -> None:
     ego.train()
-    driven = drive_ego(ego, batch, 2)
+    driven = drive_egos(ego, batch, batch.scenario.agents.is_sdc, 2)
     assert ego.training
     assert not driven.map_features.requires_grad
 
@@ -229,7 +270,8 @@ def test_what_the_sdc_cannot_see_is_left_out(
     batch: Scene, layers: int, margin: float, agents: int, map_tokens: int
 ) -> None:
     config = SMARTConfig(num_map_layers=1, num_agent_layers=layers)
-    near = within_reach(crowd(batch), config, margin=margin)
+    scene = crowd(batch)
+    near = within_reach(scene, scene.scenario.agents.is_sdc, config, margin=margin)
     kept = near.tokenized.tokens.valid
     assert kept.all(-1).sum(-1).tolist() == [agents] * 2
     assert kept.any(-1).sum(-1).tolist() == [agents] * 2
@@ -250,7 +292,7 @@ def test_leaving_out_changes_nothing(
         map_agent_radius=8.0,
     )
     ego = EgoGMM(config, MixtureConfig(num_modes=4), vocabulary).eval()
-    near = within_reach(batch, config)
+    near = within_reach(batch, batch.scenario.agents.is_sdc, config)
     assert near.tokenized.tokens.valid.sum() < batch.tokenized.tokens.valid.sum()
     assert near.map_tokens.valid.sum() < batch.map_tokens.valid.sum() / 2
     with torch.no_grad():

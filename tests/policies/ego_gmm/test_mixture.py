@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -55,13 +53,33 @@ def test_the_likelihood_is_that_of_torchs_mixture(seed: int) -> None:
     torch.testing.assert_close(likelihood, -reference.log_prob(placement(pose)), atol=1e-3, rtol=0)
 
 
-def test_the_mean_weighs_modes_by_their_probability() -> None:
-    quarter = torch.pi / 2
-    mixture = two_modes([0.0, 2.0, 0.0], [4.0, 0.0, quarter], [0.0, math.log(3.0)])
-    direction = math.atan2(3.0, 1.0)
-    torch.testing.assert_close(mixture.mean(), torch.tensor([3.0, 0.5, direction]))
-    across = two_modes([0.0, 0.0, torch.pi - 0.1], [0.0, 0.0, 0.1 - torch.pi], [0.0, 0.0])
-    torch.testing.assert_close(across.mean()[2].abs(), torch.tensor(torch.pi))
+def density(mixture: PoseMixture, pose: Tensor, bandwidth: float) -> Tensor:
+    """The blurred density, up to a factor."""
+    wider = (1 + (bandwidth / mixture.std[0]) ** 2) ** 0.5
+    return -mixture.replace(std=mixture.std * wider).negative_log_likelihood(pose)
+
+
+def test_the_peak_is_where_the_blurred_density_is_highest() -> None:
+    mixture = some_mixture(3, 1)
+    peak = mixture.peak(0.4)
+    around = peak + 0.02 * torch.randn(500, 3, generator=Generator().manual_seed(0))
+    highest = density(mixture, peak, 0.4)
+    assert (
+        torch.stack([density(mixture, pose[None], 0.4) for pose in around]) <= highest + 1e-4
+    ).all()
+
+
+def test_narrow_modes_side_by_side_have_one_peak_and_far_ones_their_own() -> None:
+    # The likeliest of three is at the edge of a pair; alone is a third.
+    mixture = PoseMixture(
+        logits=torch.tensor([1.0, 0.9, 0.9]),
+        poses=torch.tensor([[2.0, 0.0, 0.1], [2.2, 0.0, 0.1], [9.0, 1.0, 0.5]]),
+        std=torch.tensor([0.05, 0.01]),
+    )
+    torch.testing.assert_close(mixture.peak(1e-4), torch.tensor([2.0, 0.0, 0.1]), atol=1e-3, rtol=0)
+    share = torch.tensor([1.0, 0.9]).softmax(-1)
+    between = torch.tensor([2.0 * share[0] + 2.2 * share[1], 0.0, 0.1])
+    torch.testing.assert_close(mixture.peak(0.5), between, atol=2e-3, rtol=0)
 
 
 def golden() -> dict[str, Tensor]:

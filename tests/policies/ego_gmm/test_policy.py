@@ -22,7 +22,7 @@ from catk_sim.tokens import MotionTokens, match_step, tokenize
 from policies.ego_gmm.config import MixtureConfig
 from policies.ego_gmm.mixture import PoseMixture
 from policies.ego_gmm.model import EgoGMM, of_sdc
-from policies.ego_gmm.policy import EgoGMMPolicy, MeanSampler, ModeSampler
+from policies.ego_gmm.policy import EgoGMMPolicy, ModeSampler
 from policies.smart.config import SMARTConfig
 from policies.smart.map_tokens import tokenize_map
 from policies.smart.model import motion_since_last_mark
@@ -128,13 +128,17 @@ def test_a_mode_of_no_spread_is_its_mean() -> None:
     assert (action.data[1:] == 0).all()
 
 
-def test_the_mean_of_the_mixture_may_drive() -> None:
-    policy = EgoGMMPolicy(MODEL, MeanSampler())
+def test_a_model_with_a_bandwidth_drives_to_the_peak() -> None:
+    model = small_model(MixtureConfig(bandwidth=0.4))
+    policy = EgoGMMPolicy(model)
     state = Simulator(policy.dynamics).reset(SCENARIO, sim_agents(SCENARIO))
     memory = policy.init(state)
     mixture, _ = policy.mixture(state, memory)
     action, _ = policy.act(state, memory, None)
-    assert torch.equal(action.data[0], mixture.mean())
+    assert torch.equal(action.data[0], mixture.peak(0.4))
+    assert not torch.equal(action.data[0], mixture.peak(0.1))
+    likeliest, _ = EgoGMMPolicy(model, ModeSampler()).act(state, memory, Generator())
+    assert not torch.equal(action.data[0], likeliest.data[0])
 
 
 @pytest.mark.parametrize("model", [MODEL, GOES_ON], ids=["from_here", "from_last_move"])
