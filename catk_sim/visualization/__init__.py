@@ -4,8 +4,9 @@ The figures stay out of this namespace, so that nobody waits for matplotlib to d
 names below are loaded when they are used: an environment that draws nothing does without them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from catk_sim.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from catk_sim.visualization.bev import BirdsEyeRenderer as BirdsEyeRenderer
@@ -29,11 +30,4 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = lazy_names(globals(), _HOMES)
