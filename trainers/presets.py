@@ -190,7 +190,7 @@ def ego_gmm_catk() -> EgoCatKConfig:
 
 
 def ego_gmm_demo_catk() -> EgoCatKConfig:
-    """The ego policy on a laptop, half an hour: behavior cloning, unless given, then CAT-K.
+    """The ego policy in twenty minutes on a laptop: behavior cloning, unless given, then CAT-K.
 
     Hundreds of scenarios are not the paper's 487 thousand. So every vehicle teaches, the encoder
     starts as the policy that ships, and means are told from where the last move leads. Modes are
