@@ -1,5 +1,6 @@
 """The ego policy's protocol: who moves how, and what is counted."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from catk_sim.tokens import MotionVocabulary, match_trajectory
 from catk_sim.tokens.matching import prepare
 from policies.checkpoint import load_ego_gmm, save_checkpoint
 from policies.constant_velocity import ConstantVelocity
+from policies.ego_gmm.config import MixtureConfig
+from policies.ego_gmm.model import EgoGMM
 from policies.log_replay import LogReplay
 from policies.smart.config import SMARTConfig
 from policies.smart.model import SMART
@@ -170,6 +173,34 @@ def test_the_debug_presets_train_resume_and_compare(
         )
     with pytest.raises(ValueError, match="k must be at most 16, the modes there are, got 17"):
         catk.main(["ego_gmm_debug_catk", "--output", str(tmp_path / "k"), "--k", "17", *common])
+
+
+@pytest.mark.slow
+def test_a_run_learns_from_whom_and_what_it_is_told(tmp_path: Path) -> None:
+    common = [
+        *("ego_gmm_debug_catk", "--cache", str(tmp_path / "cache"), "--data", "synthetic:3"),
+        *("--catk.num-steps", "1", "--rollouts.max-scenarios", "1"),
+    ]
+    ego = EgoGMM(SMARTConfig.preset("micro"), MixtureConfig(), MotionVocabulary.default())
+    save_checkpoint(tmp_path / "ego", ego, ego.vocabulary)
+
+    def first_step(name: str, *options: str) -> dict[str, float]:
+        run = tmp_path / name
+        catk.main([*common, "--checkpoint", str(tmp_path / "ego"), "--output", str(run), *options])
+        return json.loads((run / "log.jsonl").read_text().splitlines()[0])
+
+    paper, everybody = first_step("paper"), first_step("all", "--learners", "vehicles")
+    way, near = (
+        first_step(name, "--learners", "vehicles", *options)
+        for name, options in (
+            ("way", ("--recovery", "way")),
+            ("near", ("--max-deviation", "0.1")),
+        )
+    )
+    assert paper["moves"] == 2 * 16
+    assert everybody["moves"] == way["moves"] > near["moves"] > 0
+    assert everybody["moves"] > paper["moves"]
+    assert everybody["loss"] != pytest.approx(way["loss"], rel=1e-3)
 
 
 @pytest.mark.slow
