@@ -196,14 +196,14 @@ class Gathering:
         parts = (keys_values, *self.encodings)
         assert all(part.dtype == torch.float32 and part.stride(1) == 1 for part in parts)
         call, edges = _Attention.from_buffer_copy(self.weights.structure), self.edges
-        values_from = keys_values.element_size() * call.heads * call.head_dim
+        keys = keys_values.data_ptr()  # 0 where there are no sources.
         call.stride = keys_values.stride(0)
         call.starts, call.source = edges.starts.data_ptr(), edges.source32.data_ptr()
         call.encoding = edges.addresses(self.encodings).data_ptr()
         if self.weights.layer is not None:
             call.scale = edges.addresses(self.scales).data_ptr()
-        call.keys = keys_values.data_ptr()
-        call.values = call.keys + values_from
+        call.keys = keys
+        call.values = keys + keys_values.element_size() * call.heads * call.head_dim
         call.query, call.query_stride = query.data_ptr(), query.stride(0)
         call.destination, call.gathered = self.destination.data_ptr(), gathered.data_ptr()
         return call

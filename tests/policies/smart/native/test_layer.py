@@ -177,6 +177,31 @@ def test_a_layer_in_one_call_is_that_of_several_threads(monkeypatch: pytest.Monk
         torch.testing.assert_close(one, other, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("num_rows", [0, 3])
+@pytest.mark.parametrize("is_bipartite", [False, True])
+def test_a_layer_without_sources_is_that_of_torch(
+    num_rows: int, is_bipartite: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    layer = RelationalAttention(64, num_heads=4, head_dim=8, dropout=0.1, is_bipartite=is_bipartite)
+    layer, nothing = layer.eval(), torch.zeros(0, dtype=torch.int64)
+    neighbors = Neighbors.from_edges(nothing, nothing, num_rows, padded=False)
+    embedding = FourierEmbedding(((0.0, 1.0),), 4, 64).requires_grad_(False)
+    given = Relation.from_encoding(neighbors, embedding.encode(torch.rand(0, 1)), num_heads=4)
+    rows = torch.randn(num_rows, 64)
+    keys_values = torch.zeros(0, 2 * 32) if is_bipartite else None
+
+    def both() -> list[Tensor]:
+        with torch.no_grad():
+            quick = layer(rows, given, keys_values)[0]
+        return [quick, layer(rows, given, keys_values)[0].detach()]
+
+    here = both()
+    monkeypatch.setattr(RelationalAttention, "_is_native", lambda *_: False)
+    for one in here:
+        torch.testing.assert_close(one, both()[1], atol=1e-5, rtol=1e-5)
+
+
 def test_there_is_no_second_derivative_rather_than_a_wrong_one() -> None:
     given = parts(SIZES[0], 3)
     for result in in_c(given):
