@@ -121,14 +121,19 @@ def call_with(options: Mapping[str, Any], thing: Callable[..., Any], spec: str) 
         spec: What the user calls it.
 
     Raises:
-        ValueError: It does not take these arguments.
+        ValueError: It does not take these arguments, or not of these types.
     """
+    given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no arguments"
     try:
         inspect.signature(thing).bind(**options)
     except (TypeError, ValueError) as error:  # The latter if it cannot tell its arguments.
-        given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no arguments"
         raise ValueError(f"{spec} cannot be made with {given}: {error}") from error
-    return thing(**options)
+    try:
+        return thing(**options)
+    except TypeError as error:
+        if not options:  # Then it is no argument's fault.
+            raise
+        raise ValueError(f"{spec} cannot be made with {given}: {error}") from error
 
 
 def _arguments_left(function: Callable[..., Any], spec: str) -> int:

@@ -444,6 +444,7 @@ def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path: Path) -> None:
     ("name", "complaint"),
     [
         ("idm,headway=1", "idm cannot be made with headway=1: got an unexpected"),
+        ("idm,time_headway=fast", "idm cannot be made with time_headway='fast': "),
         ("idm,1", "wanted arguments as ,key=value, got '1' in idm,1"),
         ("smart_nano,top_k=1", "smart_nano, which a trainer saved, takes no arguments"),
         ("nobody,speed=1", "got 'nobody', which is no folder"),
