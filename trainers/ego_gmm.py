@@ -16,9 +16,10 @@ from catk_sim.constants import CURRENT_STEP, HISTORY_MARKS, NUM_MARKS, STEPS_PER
 from catk_sim.datatypes import AgentType
 from catk_sim.geometry import se2
 from catk_sim.tokens import MotionTokens, match_step
-from policies.ego_gmm.model import EgoGMM
+from policies.ego_gmm.model import EgoGMM, last_move
 from policies.smart.agent_decoder import Situation
 from policies.smart.config import SMARTConfig
+from policies.smart.graph import Poses
 from policies.smart.map_tokens import MapTokens
 from policies.smart.model import motion_since_last_mark
 from trainers.recovery import along_the_log
@@ -98,7 +99,7 @@ def ego_catk_loss(
     move = nodes.mark - (HISTORY_MARKS - 1)
     at = (nodes.entry, nodes.agent, move.clamp(min=0))
     counts = (learners[..., None] & has_log)[at] & (move >= 0)
-    now = torch.cat([nodes.poses.xy, nodes.poses.heading[:, None]], dim=-1)
+    now = poses_of(nodes.poses)
     if max_deviation is not None:
         logged = scene.tokenized.logged_xy[nodes.entry, nodes.agent, nodes.mark]
         counts = counts & ((now[:, :2] - logged).norm(dim=-1) <= max_deviation)
@@ -146,9 +147,9 @@ def score_poses(
     return loss, {"pose_error": error.item(), "moves": float(pose.shape[0])}
 
 
-def poses_of(tokens: MotionTokens) -> Float[Tensor, "*batch agents marks 3"]:
-    """Returns x, y (m) and heading (rad) at each mark."""
-    return torch.cat([tokens.xy, tokens.heading[..., None]], dim=-1)
+def poses_of(placed: MotionTokens | Poses) -> Float[Tensor, "*batch 3"]:
+    """Returns x, y (m) and heading (rad) of what has a place."""
+    return torch.cat([placed.xy, placed.heading[..., None]], dim=-1)
 
 
 def next_logged_poses(
@@ -232,7 +233,7 @@ class VisitedByEgo:
     """What a rollout leaves behind.
 
     Attributes:
-        record: What the encoder observed, mark by mark: the sdc where it drove, the others where
+        record: What the encoder observed, mark by mark: who learns where it drove, the others where
             the log has them.
         map_features: What it made of the map.
     """
@@ -277,7 +278,7 @@ def drive_egos(
             continue
         start = poses_of(before)[..., 0, :]
         there, is_logged = relative_pose(logged[..., move, :], start), has_log[..., move]
-        mixture = model.mixture_at(features, memory.past)
+        mixture = model.mixture(features, *last_move(memory.past))
         pose = mixture.closest_among_top_k(there, k, has_log=is_logged, box_size=box_size)
         token = match_step(vocabulary, agents.type, pose[..., :2], pose[..., 2], matters=learners)
         now = _with_learners(now, before, learners, start, pose, token)

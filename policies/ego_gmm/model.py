@@ -111,14 +111,6 @@ class EgoGMM(nn.Module):
         ahead = nn.functional.pad(pace.to(mixture.poses.dtype), (0, 2))
         return mixture.replace(poses=mixture.poses + ahead[..., None, :])
 
-    def mixture_at(
-        self, features: Float[Tensor, "*batch agents hidden"], past: Past
-    ) -> PoseMixture:
-        """Makes mixtures of features at the latest mark of a memory."""
-        moved = past.xy[..., -1, :] - past.xy[..., -2, :]
-        moved = moved.where(past.valid[..., -2, None], 0)
-        return self.mixture(features, moved, past.heading[..., -1])
-
     def fine_tuning_parameters(self) -> list[nn.Parameter]:
         """Lists what CAT-K trains: the decoder's attention and the head, but no deviations."""
         return [
@@ -126,6 +118,14 @@ class EgoGMM(nn.Module):
             *self.head.logits.parameters(),
             *self.head.poses.parameters(),
         ]
+
+
+def last_move(
+    past: Past,
+) -> tuple[Float[Tensor, "*batch agents 2"], Float[Tensor, "*batch agents"]]:
+    """Tells how agents came to the latest mark of a memory, as `EgoGMM.mixture` wants it."""
+    moved = past.xy[..., -1, :] - past.xy[..., -2, :]
+    return moved.where(past.valid[..., -2, None], 0), past.heading[..., -1]
 
 
 def of_sdc(values: Shaped[Tensor, "..."], agents: AgentMetadata) -> Shaped[Tensor, "..."]:

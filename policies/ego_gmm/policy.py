@@ -11,7 +11,7 @@ from catk_sim.datatypes import Action, SimState
 from catk_sim.dynamics import PoseDynamics
 from catk_sim.tokens import MotionVocabulary
 from policies.ego_gmm.mixture import PoseMixture
-from policies.ego_gmm.model import EgoGMM, of_sdc
+from policies.ego_gmm.model import EgoGMM, last_move, of_sdc
 from policies.smart.map_tokens import MapTokens
 from policies.smart.model import SMARTMemory
 from policies.smart.policy import SMARTPolicy, StartMemory
@@ -99,8 +99,8 @@ class EgoGMMPolicy:
         )
         features, memory = self._encoder.logits(state.replace(last_action=nothing), memory)
         agents = state.scenario.agents
-        mixture = self.model.mixture_at(features, memory.past)
-        return mixture.map(lambda value: of_sdc(value, agents)), memory
+        values = (of_sdc(value, agents) for value in (features, *last_move(memory.past)))
+        return self.model.mixture(*values), memory
 
     @torch.no_grad()
     def act(
