@@ -27,8 +27,8 @@ from policies.smart.native.layer import (
     leave_learning,
     update,
 )
-from policies.smart.native.layer import fits as fits_layer
 from policies.smart.native.library import takes
+from policies.smart.native.packing import fits as fits_layer
 from policies.smart.relation import Relation
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from policies.smart.linear import Linear, linear
-from policies.smart.native.encoding import Curves, Encoding, Layer, fits
+from policies.smart.native.encoding import Curves, Encoding, Layer, Waves, fits
 from policies.smart.native.library import takes
 
 TABLE_SIZE = 1024
@@ -323,6 +323,9 @@ class FourierEmbedding(nn.Module):
         self, scalars: Float[Tensor, "rows scalars"], extra: Float[Tensor, "rows out"] | None = None
     ) -> Float[Tensor, "rows out"]:
         """Embeds each row; `extra` is added before the last layer."""
+        if self._is_native(scalars):
+            last = self.combine[2]
+            return last(self._in_c(scalars).embed(scalars, extra))
         # Positions need all their digits, whatever the rest is computed in.
         with torch.autocast(scalars.device.type, enabled=False):
             total = self._interpolate(scalars) if self._tabulated else 0
@@ -334,13 +337,13 @@ class FourierEmbedding(nn.Module):
         self, scalars: Float[Tensor, "rows scalars"]
     ) -> Float[Tensor, "rows out"] | Encoding:
         """Does what `normalised` does, or leaves the last layer to attention."""
-        if self._is_learned(scalars) or not self._is_native(scalars):
+        if not self._is_native(scalars):
             return self.normalised(scalars)
-        return self._curves_in_c(partial(self._tabulate_for_c, scalars), self._all).encode(scalars)
+        return self._in_c(scalars).encode(scalars)
 
     def normalised(self, scalars: Float[Tensor, "rows scalars"]) -> Float[Tensor, "rows out"]:
         """Embeds each row and normalises it to mean 0 and variance 1."""
-        if self._is_learned(scalars):
+        if self._exact or self._is_learned(scalars):
             return functional.layer_norm(self(scalars), self.weight_out.shape[-1:])
         # Centred weights make the means zero, so that they need not be taken.
         table, gain, shift, weight, bias = self._folded(self._fold, self._all)
@@ -360,24 +363,43 @@ class FourierEmbedding(nn.Module):
     def _is_learned(self, scalars: Tensor) -> bool:
         """Tells whether this must be computed as it is written."""
         learned = torch.is_grad_enabled() and any(p.requires_grad for p in self._all)
-        autocast = torch.is_autocast_enabled(scalars.device.type)
-        return learned or bool(self._exact) or autocast
+        return learned or torch.is_autocast_enabled(scalars.device.type)
 
     def _is_native(self, scalars: Tensor) -> bool:
-        """Tells whether native kernels work on this embedding."""
+        """Tells whether native kernels do this."""
         hidden_dim = self.weight_out.shape[-1]
-        return takes(scalars) and takes(self.weight_out) and fits(hidden_dim, len(self._ranges))
+        return (
+            takes(scalars)
+            and takes(self.weight_out)
+            and fits(hidden_dim, len(self._ranges))
+            and not self._is_learned(scalars)
+        )
+
+    def _in_c(self, scalars: Tensor) -> Curves:
+        return self._curves_in_c(partial(self._tabulate_for_c, scalars), self._all)
 
     def _tabulate_for_c(self, scalars: Tensor) -> Curves:
         table, gain, shift, weight, bias = self._fold()
         first, scale = self._grid(scalars)
         return Curves(
+            columns=torch.tensor(self._tabulated),
             table=table,
             first=first,
             scale=scale,
+            waves=tuple(map(self._waves, self._exact)),
             gain=gain.detach(),
             shift=shift.detach(),
             layer=Layer.of(weight, bias),
+        )
+
+    def _waves(self, scalar: int) -> Waves:
+        return Waves(
+            column=scalar,
+            frequencies=self.frequencies[scalar],
+            first=(self.weight_in[scalar].mT, self.bias_in[scalar, 0]),
+            gain=self.norm_weight[scalar, 0].contiguous(),
+            shift=self.norm_bias[scalar, 0].contiguous(),
+            second=(_centred(self.weight_out[scalar]).mT, _centred(self.bias_out[scalar])),
         )
 
     def _fold(self) -> tuple[Tensor, ...]:
@@ -422,12 +444,12 @@ class FourierEmbedding(nn.Module):
         return below.to(torch.int32) + TABLE_SIZE * begin, place - below
 
     def _grid(
-        self, scalars: Float[Tensor, "rows tabulated"]
+        self, like: Tensor
     ) -> tuple[Float[Tensor, " tabulated"], Float[Tensor, " tabulated"]]:
         """Tells each scalar's number at the first row of its table, and how many rows a unit is."""
         steps = TABLE_SIZE - 1
-        first = scalars.new_tensor([least for least, _ in self._ranges])
-        scale = scalars.new_tensor([steps / (largest - least) for least, largest in self._ranges])
+        first = like.new_tensor([least for least, _ in self._ranges])
+        scale = like.new_tensor([steps / (largest - least) for least, largest in self._ranges])
         return first, scale
 
 

@@ -1,34 +1,47 @@
-"""Encodings of relations in C."""
+"""Embeddings of a few numbers in C."""
 
 import ctypes
 import os
 import threading
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from policies.smart.linear import linear
 from policies.smart.native import threads
 from policies.smart.native.library import POINTER, library, pointers
+from policies.smart.native.packing import LinearStructure, NormStructure, pack
+from policies.smart.native.packing import fits as fits_linear
 
 _INT = ctypes.c_int64
 MOST_CURVES = 8
-"""How many curves can be summed."""
+"""How many tabulated curves can be summed."""
+
+
+class _Waves(ctypes.Structure):
+    """`struct waves`."""
+
+    _fields_ = [
+        *(("column", _INT), ("count", _INT), *pointers("frequency")),
+        *(("first", LinearStructure), ("norm", NormStructure), ("second", LinearStructure)),
+    ]
 
 
 class _Curves(ctypes.Structure):
     """`struct curves`."""
 
     _fields_ = [
+        *(("columns", _INT), ("waves_count", _INT), *pointers("waves")),
         *((name, _INT) for name in ("count", "places", "hidden")),
-        *pointers("table", "first", "scale", "gain", "shift", "matrix", "bias"),
+        *pointers("column", "table", "first", "scale", "gain", "shift", "matrix", "bias"),
     ]
 
 
@@ -152,35 +165,91 @@ class Encoding:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Curves:
-    """Curves in feature space, tabulated; see `FourierEmbedding`.
+class Waves:
+    """The network of a number that has no table; see `FourierEmbedding`.
 
     Attributes:
+        column: Which of the numbers it is.
+        frequencies: Those of its cosines and sines.
+        first: Weights and bias of the first layer, which reads cosines, sines and the number.
+        gain: Those of the normalisation behind it.
+        shift: The same.
+        second: Weights and bias of the last layer, whose results have mean zero.
+    """
+
+    column: int
+    frequencies: Float[Tensor, " frequencies"]
+    first: tuple[Float[Tensor, "hidden in"], Float[Tensor, " hidden"]]
+    gain: Float[Tensor, " hidden"]
+    shift: Float[Tensor, " hidden"]
+    second: tuple[Float[Tensor, "hidden hidden"], Float[Tensor, " hidden"]]
+
+    @cached_property
+    def structure(self) -> _Waves:
+        """What kernels are told of it."""
+        return _Waves(
+            column=self.column,
+            count=len(self._padded[0]),
+            frequency=self._padded[0].data_ptr(),
+            first=_linear(*self._padded[1:3]),
+            norm=NormStructure(self.gain.data_ptr(), self.shift.data_ptr()),
+            second=_linear(*self._padded[3:]),
+        )
+
+    @cached_property
+    def _padded(self) -> tuple[Tensor, ...]:
+        """Frequencies and packed weights; frequencies of no weight are added to fill vectors."""
+        kernels = library()
+        assert kernels is not None
+        weight, bias = self.first
+        missing = -len(self.frequencies) % int(kernels.vector_width())
+        cosines, sines, number = weight.tensor_split(
+            [len(self.frequencies), weight.shape[1] - 1], 1
+        )
+        nothing = weight.new_zeros(len(weight), missing)
+        return (
+            torch.cat([self.frequencies, weight.new_zeros(missing)]),
+            *pack(torch.cat([cosines, nothing, sines, nothing, number], dim=1), bias),
+            *pack(*self.second),
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Curves:
+    """Curves in feature space, tabulated unless they have no end; see `FourierEmbedding`.
+
+    Attributes:
+        columns: Which of the numbers each tabulated curve is of.
         table: Places on each curve, one curve behind the other.
         first: The number that belongs to the first place of each curve.
         scale: How many places the next whole number is away.
+        waves: The curves of the other numbers.
         gain: What sums of places are multiplied by, once they are normalised.
         shift: What is added then.
         layer: What follows the clamping at zero.
     """
 
+    columns: Int[Tensor, " curves"]
     table: Float[Tensor, "places hidden"]
     first: Float[Tensor, " curves"]
     scale: Float[Tensor, " curves"]
+    waves: tuple[Waves, ...]
     gain: Float[Tensor, " hidden"]
     shift: Float[Tensor, " hidden"]
     layer: Layer
 
-    def encode(self, numbers: Float[Tensor, "rows curves"]) -> Encoding:
-        """Encodes rows of numbers."""
-        places, hidden = self.table.shape
-        num_curves, numbers = len(self.first), numbers.contiguous()
-        features = _memory.take(len(numbers) * hidden).view(len(numbers), hidden)
-        scale = numbers.new_empty(len(numbers))
-        curves = _Curves(
+    @cached_property
+    def structure(self) -> _Curves:
+        """What kernels are told of them."""
+        (places, hidden), num_curves = self.table.shape, len(self.first)
+        return _Curves(
+            columns=num_curves + len(self.waves),
+            waves_count=len(self.waves),
+            waves=ctypes.addressof(self._waves),
             count=num_curves,
             places=places // num_curves,
             hidden=hidden,
+            column=self.columns.data_ptr(),
             table=self.table.data_ptr(),
             first=self.first.data_ptr(),
             scale=self.scale.data_ptr(),
@@ -189,15 +258,51 @@ class Curves:
             matrix=self.layer.triangle.data_ptr(),
             bias=self.layer.turned_bias.data_ptr(),
         )
-        tensors = (numbers, features, scale)
-        arguments = (ctypes.byref(curves), *(POINTER(tensor.data_ptr()) for tensor in tensors))
-        threads.run("encode", arguments, len(numbers), cost=hidden**2)
+
+    @cached_property
+    def _waves(self) -> ctypes.Array[_Waves]:
+        return (_Waves * len(self.waves))(*(waves.structure for waves in self.waves))
+
+    @cached_property
+    def _cost(self) -> int:
+        """Multiplications for a row."""
+        hidden = self.table.shape[1]
+        return hidden**2 + sum(
+            waves.first[0].numel() + waves.second[0].numel() for waves in self.waves
+        )
+
+    def embed(
+        self,
+        numbers: Float[Tensor, "rows numbers"],
+        extra: Float[Tensor, "rows hidden"] | None = None,
+    ) -> Float[Tensor, "rows hidden"]:
+        """Embeds rows of numbers, up to the last layer; `extra` is added before normalising."""
+        numbers, features = numbers.contiguous(), numbers.new_empty(len(numbers), len(self.gain))
+        given = None if extra is None else extra.contiguous()
+        self._run("embed", (numbers, given, features))
+        return features
+
+    def encode(self, numbers: Float[Tensor, "rows numbers"]) -> Encoding:
+        """Encodes rows of numbers."""
+        numbers, hidden = numbers.contiguous(), len(self.gain)
+        features = _memory.take(len(numbers) * hidden).view(len(numbers), hidden)
+        scale = numbers.new_empty(len(numbers))
+        self._run("encode", (numbers, features, scale))
         return Encoding(features=features, scale=scale, layer=self.layer)
+
+    def _run(self, kernel: str, tensors: Sequence[Tensor | None]) -> None:
+        numbers = tensors[0]
+        assert numbers is not None
+        pointers_to = (POINTER(None if each is None else each.data_ptr()) for each in tensors)
+        arguments = (ctypes.byref(self.structure), *pointers_to)
+        threads.run(kernel, arguments, len(numbers), cost=self._cost)
+
+
+def _linear(blocks: Tensor, bias: Tensor) -> LinearStructure:
+    """Describes a packed layer."""
+    return LinearStructure(blocks.shape[1], len(bias), blocks.data_ptr(), bias.data_ptr())
 
 
 def fits(hidden: int, curves: int) -> bool:
     """Tells whether the kernels work on embeddings of a size."""
-    kernels = library()
-    if kernels is None:
-        return False
-    return hidden % (2 * kernels.vector_width()) == 0 and curves <= MOST_CURVES
+    return fits_linear(hidden) and 0 < curves <= MOST_CURVES

@@ -19,21 +19,10 @@ from torch.autograd.function import once_differentiable
 from policies.smart.native import threads
 from policies.smart.native.attention import Gathering
 from policies.smart.native.dropout import Dropout
-from policies.smart.native.library import POINTER, library, pointers
+from policies.smart.native.library import POINTER, pointers
+from policies.smart.native.packing import LinearStructure, NormStructure, pack
 
 _INT = ctypes.c_int64
-
-
-class _Linear(ctypes.Structure):
-    """`struct linear`."""
-
-    _fields_ = [("inputs", _INT), ("outputs", _INT), *pointers("weight", "bias")]
-
-
-class _Norm(ctypes.Structure):
-    """`struct norm`."""
-
-    _fields_ = pointers("gain", "shift")
 
 
 class _Layer(ctypes.Structure):
@@ -41,16 +30,26 @@ class _Layer(ctypes.Structure):
 
     _fields_ = [
         *(("hidden", _INT), ("width", _INT)),
-        *(("before", _Norm), ("project", _Linear), ("gate", _Linear), ("out", _Linear)),
-        *(("behind_out", _Norm), ("before_first", _Norm)),
-        *(("first", _Linear), ("second", _Linear), ("behind_second", _Norm), ("drop", Dropout)),
+        *(
+            ("before", NormStructure),
+            ("project", LinearStructure),
+            ("gate", LinearStructure),
+            ("out", LinearStructure),
+        ),
+        *(("behind_out", NormStructure), ("before_first", NormStructure)),
+        *(
+            ("first", LinearStructure),
+            ("second", LinearStructure),
+            ("behind_second", NormStructure),
+            ("drop", Dropout),
+        ),
     ]
 
 
 class _LinearBack(ctypes.Structure):
     """`struct linear_back`."""
 
-    _fields_ = [("transposed", _Linear), *pointers("by_weight", "by_bias")]
+    _fields_ = [("transposed", LinearStructure), *pointers("by_weight", "by_bias")]
 
 
 class _NormBack(ctypes.Structure):
@@ -97,13 +96,13 @@ class LayerWeights:
                 gates; out; and the two of the feed-forward network.
             norms: Before all; behind `out`; before and behind the feed-forward network.
         """
-        packed = [_pack(weight, bias) for weight, bias in linears]
+        packed = [pack(weight, bias) for weight, bias in linears]
         project, gate, out, first, second = (
-            _Linear(weight.shape[1], weight.shape[0], blocks.data_ptr(), shift.data_ptr())
+            LinearStructure(weight.shape[1], weight.shape[0], blocks.data_ptr(), shift.data_ptr())
             for (weight, _), (blocks, shift) in zip(linears, packed, strict=True)
         )
         before, behind_out, before_first, behind_second = (
-            _Norm(norm.weight.data_ptr(), norm.bias.data_ptr()) for norm in norms
+            NormStructure(norm.weight.data_ptr(), norm.bias.data_ptr()) for norm in norms
         )
         hidden, width = linears[0][0].shape[1], linears[1][0].shape[0]
         sizes = [weight.numel() for weight, _ in linears]
@@ -121,21 +120,6 @@ class LayerWeights:
         structure = _Layer.from_buffer_copy(self.structure)
         structure.drop = drop
         return replace(self, structure=structure)
-
-
-def _pack(
-    weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None
-) -> tuple[Float[Tensor, "_ _ _"], Float[Tensor, " out"]]:
-    blocks = weight.detach().unflatten(0, (-1, _block())).transpose(1, 2).contiguous()
-    shift = weight.new_zeros(len(weight)) if bias is None else bias.detach().contiguous()
-    return blocks, shift
-
-
-def _block() -> int:
-    """Outputs whose weights lie together."""
-    kernels = library()
-    assert kernels is not None
-    return 2 * int(kernels.vector_width())
 
 
 def enter(weights: LayerWeights, rows: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows own"]:
@@ -314,9 +298,9 @@ class _Transposed:
     """The transpose of some weights, as the kernels read them."""
 
     def __init__(self, weight: Float[Tensor, "out in"]) -> None:
-        self._kept = blocks, shift = _pack(weight.mT, None)
+        self._kept = blocks, shift = pack(weight.mT, None)
         outputs, inputs = weight.shape
-        self.structure = _Linear(outputs, inputs, blocks.data_ptr(), shift.data_ptr())
+        self.structure = LinearStructure(outputs, inputs, blocks.data_ptr(), shift.data_ptr())
 
 
 class _Gradients:
@@ -364,8 +348,3 @@ def _run(kernel: str, weights: LayerWeights, tensors: Sequence[Tensor], *, cost:
     pointers_to = (POINTER(tensor.data_ptr()) for tensor in tensors)
     arguments = (ctypes.byref(weights.structure), *pointers_to)
     threads.run(kernel, arguments, len(tensors[0]), cost=cost)
-
-
-def fits(*outputs: int) -> bool:
-    """Tells whether the kernels work on linear layers of such numbers of outputs."""
-    return library() is not None and all(size % _block() == 0 for size in outputs)

@@ -60,6 +60,9 @@ INLINE vec choose(ivec condition, vec one, vec other) {
     return (vec)((condition & (ivec)one) | (~condition & (ivec)other));
 }
 
+/* Sets what is negative to zero; NaN stays NaN. */
+INLINE vec clamp(vec value) { return choose(value < 0.0f, all(0.0f), value); }
+
 /* Moves numbers some places forward, and the first behind the last: by 4, or by 8 of 16. */
 INLINE vec rotate(vec value, int places) {
 #if WIDTH == 16
@@ -90,9 +93,8 @@ INLINE vec sums_within(vec *part) {
 }
 
 INLINE float sum_within(vec value) {
-    float total = 0;
-    for (int i = 0; i < WIDTH; i++) total += value[i];
-    return total;
+    for (int shift = WIDTH / 2; shift >= 4; shift /= 2) value += rotate(value, shift);
+    return (value[0] + value[1]) + (value[2] + value[3]);
 }
 
 /* e to the power of numbers that are not positive, to 2 units in the last place; NaN stays NaN. */
@@ -111,6 +113,28 @@ INLINE vec exponential(vec x) {
     power = power * x + 5.0000001201e-1f;
     power = power * x * x + x + 1.0f;
     return (vec)((ivec)power + ((ivec)shifted << 23));
+}
+
+/* The sine of 2 pi times numbers from -1/4 to 1/4, to 2e-7. */
+INLINE vec sine_of_quarter(vec x) {
+    vec square = x * x, value = all(-14.394135f); /* Fitted at Chebyshev's points. */
+    value = value * square + 42.009808f;
+    value = value * square + -76.704285f;
+    value = value * square + 81.605225f;
+    value = value * square + -41.341702f;
+    value = value * square + 6.2831855f;
+    return value * x;
+}
+
+/* The cosine and the sine of 2 pi times numbers. Only what is behind their points counts. */
+INLINE void turn(vec x, vec *cosine, vec *sine) {
+    const float magic = 12582912.0f; /* As above. Numbers from a third of it on are whole turns. */
+    vec size = choose(x < 0.0f, -x, x);
+    x = choose(size > magic / 3, x - x, x - ((x + magic) - magic));
+    size = choose(x < 0.0f, -x, x);
+    vec folded = choose(x < 0.0f, -0.5f - x, 0.5f - x);
+    *cosine = sine_of_quarter(0.25f - size);
+    *sine = sine_of_quarter(choose(size > 0.25f, folded, x));
 }
 
 /* What is dropped of some numbers: one is drawn for each, by its place, so that the gradient can

@@ -55,6 +55,64 @@ def test_encodings_are_those_of_torch(curves: int, hidden: int) -> None:
     assert native.mean(dim=-1).abs().max() < 1e-5
 
 
+def endless(num_frequencies: int) -> FourierEmbedding:
+    """Of two numbers without a range, around one that has a table."""
+    torch.manual_seed(0)
+    layer = FourierEmbedding((None, (-math.pi, math.pi), None), num_frequencies, 64)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return layer.requires_grad_(False)
+
+
+def endless_numbers() -> Tensor:
+    """Of a motion, of a town, and none."""
+    generator = torch.Generator().manual_seed(1)
+    some = torch.randn(77, 3, generator=generator) * torch.tensor([3.0, 1.0, 100.0])
+    some[5] = 0
+    return some
+
+
+@pytest.mark.parametrize("num_frequencies", [64, 24, 3])
+def test_numbers_without_a_range_are_embedded_as_by_torch(num_frequencies: int) -> None:
+    some, extra = endless_numbers(), torch.randn(77, 64)
+    native = endless(num_frequencies)
+    encoded = by_kernel(native, some)
+    embedded = [native(some), native(some, extra)]
+    exact, some, extra = endless(num_frequencies).double(), some.double(), extra.double()
+    for found, expected in [
+        (encoded, exact.normalised(some)),
+        (embedded[0], exact(some)),
+        (embedded[1], exact(some, extra)),
+    ]:
+        # A hundred metres times a frequency of one are that many turns, rounded.
+        torch.testing.assert_close(found.double(), expected, atol=3e-4, rtol=1e-4)
+
+
+def test_waves_are_as_exact_as_floats() -> None:
+    layer = endless(64)
+    # Without the table, which is less exact.
+    layer.weight_out[1] = 0
+    some = endless_numbers() / 100
+    native = by_kernel(layer, some)
+    expected = layer.double().normalised(some.double())
+    torch.testing.assert_close(native.double(), expected, atol=2e-5, rtol=0)
+
+
+def test_waves_of_any_number_have_an_end() -> None:
+    some = endless_numbers()
+    some[0, 2], some[1, 2], some[2, 2] = 4e6, -1e30, torch.inf
+    encoded = by_kernel(endless(64), some)
+    assert encoded[2].isnan().all()
+    assert encoded[[0, 1]].isfinite().all()
+    # Far out there, floats are whole turns apart.
+    fewer = endless(1)
+    fewer.frequencies.fill_(1.0)
+    far = torch.tensor([[0.0, 0.0, 2.0**24]])
+    expected = fewer.double().normalised(far.double())
+    torch.testing.assert_close(by_kernel(fewer.float(), far).double(), expected, atol=1e-4, rtol=0)
+
+
 def test_what_is_not_a_number_is_seen() -> None:
     some = numbers(3)
     some[4, 1] = torch.nan
