@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from catk_sim.constants import NUM_MARKS
 from catk_sim.geometry.se2 import rotate
-from policies.smart.attention import RelationalAttention, split_blocks
+from policies.smart.attention import RelationalAttention, Turn, split_blocks, take_turns
 from policies.smart.config import SMARTConfig
 from policies.smart.graph import (
     ANGLE_RANGE,
@@ -151,14 +151,15 @@ class AgentDecoder(nn.Module):
         map_memory = split_blocks(map_keys_values)
         past_memory = None if past is None else split_blocks(past.sources.keys_values)
         temporal = self.relate_to_past(situation.nodes, past)
-        features, remembered = situation.inputs, []
+        turns = []
         for index, block in enumerate(self._blocks()):
             its_past = None if past_memory is None else past_memory[index]
-            features, keys_values = block.temporal(features, temporal, its_past)
-            remembered.append(keys_values)
-            features, _ = block.map_to_agent(features, situation.to_map, map_memory[index])
-            features, _ = block.agent_to_agent(features, situation.to_agents)
-        return features, torch.stack(remembered, dim=1)
+            turns += [
+                Turn(block.temporal, temporal, its_past, remembers=True),
+                Turn(block.map_to_agent, situation.to_map, map_memory[index]),
+                Turn(block.agent_to_agent, situation.to_agents),
+            ]
+        return take_turns(situation.inputs, turns)
 
     def relate_to_past(self, nodes: AgentNodes, past: Past | None = None) -> Relation:
         """Relates nodes to their past; see `forward`."""

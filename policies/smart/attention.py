@@ -1,7 +1,8 @@
 """Attention between nodes that stand in a relation to each other."""
 
 import math
-from functools import partial
+from collections.abc import Sequence
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,6 @@ from policies.smart.layers import FeedForward, Memo, ParametersOf
 from policies.smart.linear import Linear, linear
 from policies.smart.native.attention import (
     EdgeList,
-    Gathering,
     RelationWeights,
     attend,
     attend_unfinished,
@@ -27,6 +27,7 @@ from policies.smart.native.layer import (
     leave_learning,
     update,
 )
+from policies.smart.native.layer import Turn as TurnInC
 from policies.smart.native.library import takes
 from policies.smart.native.packing import fits as fits_layer
 from policies.smart.relation import Relation
@@ -121,9 +122,10 @@ class RelationalAttention(nn.Module):
         Returns:
             Features, and the destinations' own keys and values, unless sources are of another kind.
         """
-        edges = self._edges_without_gradient(destinations, relation)
-        if edges is not None:
-            return self._forward_natively(destinations, relation, edges, keys_values)
+        turn = Turn(self, relation, keys_values, remembers=self.norm_source is None)
+        if _are_native(destinations, [turn]):
+            features, own = update(destinations, [turn.in_c()])
+            return features, own.flatten(1)
         folded = self._fold()
         if self._is_native(destinations) and not _is_autocast(destinations):
             return self._learn_natively(destinations, relation, keys_values, folded)
@@ -173,32 +175,6 @@ class RelationalAttention(nn.Module):
         value = torch.addcmul(value.transpose(0, 1), total, folded.relation_bias)
         value = value_sum + value.flatten(1)
         return gathered.index_copy(0, neighbors.destination, value.to(gathered.dtype))
-
-    def _edges_without_gradient(self, destinations: Tensor, relation: Relation) -> EdgeList | None:
-        """Returns the edges, if all of the layer can be done by native kernels."""
-        if torch.is_grad_enabled() or (self.training and self.dropout):
-            return None
-        if _is_autocast(destinations):
-            return None
-        return relation.edge_list if self._is_native(destinations) else None
-
-    def _forward_natively(
-        self,
-        destinations: Tensor,
-        relation: Relation,
-        edges: EdgeList,
-        keys_values: Tensor | None,
-    ) -> tuple[Float[Tensor, "destinations hidden"], Float[Tensor, "destinations own"]]:
-        weights, relation_weights = self._packed(relation)
-        unfinished = relation.unfinished
-        gathering = Gathering(
-            edges=edges,
-            destination=relation.neighbors.destination,
-            encodings=[part.features for part in unfinished] or relation.normalised,
-            scales=[part.scale for part in unfinished],
-            weights=relation_weights,
-        )
-        return update(weights, destinations, gathering, keys_values)
 
     def _learn_natively(
         self,
@@ -278,12 +254,72 @@ class RelationalAttention(nn.Module):
         value = torch.addcmul(value, scale_sum[..., None], relation_value @ layer.bias)
         return value_sum + value.flatten(1)
 
-    def _is_native(self, query: Tensor) -> bool:
-        """Tells whether native kernels work on this layer."""
+    @cached_property
+    def fits_kernels(self) -> bool:
+        """Whether native kernels, if there are any, work on layers of this size."""
         hidden_dim = self.norm.normalized_shape[0]
         width = self.num_heads * self.head_dim
         is_whole = fits_layer(width, 5 * width, hidden_dim)
-        return takes(query) and is_whole and fits(self.num_heads, hidden_dim, self.head_dim)
+        return is_whole and fits(self.num_heads, hidden_dim, self.head_dim)
+
+    def _is_native(self, query: Tensor) -> bool:
+        """Tells whether native kernels work on this layer."""
+        return takes(query) and self.fits_kernels
+
+
+class Turn(NamedTuple):
+    """A layer whose turn it is to update features."""
+
+    layer: RelationalAttention
+    """The layer."""
+
+    relation: Relation
+    """Who attends to whom."""
+
+    keys_values: Float[Tensor, "sources keys_values"] | None = None
+    """Those of the sources; by default of the features that are updated."""
+
+    remembers: bool = False
+    """Whether the keys and values of these are asked for."""
+
+    def in_c(self) -> TurnInC:
+        """Tells native kernels of it."""
+        gathering = self.relation.gathering
+        assert gathering is not None
+        weights, relation_weights = self.layer._packed(self.relation)
+        return TurnInC(weights, relation_weights, gathering, self.keys_values, self.remembers)
+
+
+def take_turns(
+    features: Float[Tensor, "destinations hidden"], turns: Sequence[Turn]
+) -> tuple[
+    Float[Tensor, "destinations hidden"], Float[Tensor, "destinations remembering keys_values"]
+]:
+    """Updates features by layers of a size, one after the other.
+
+    Returns:
+        Features, and their keys and values in each layer that remembers them.
+    """
+    if _are_native(features, turns):
+        return update(features, [turn.in_c() for turn in turns])
+    remembered = []
+    for turn in turns:
+        features, own = turn.layer(features, turn.relation, turn.keys_values)
+        if turn.remembers:
+            remembered.append(own)
+    return features, torch.stack(remembered, dim=1)
+
+
+def _are_native(features: Tensor, turns: Sequence[Turn]) -> bool:
+    """Tells whether native kernels do all of it: nothing is learnt or dropped."""
+    if torch.is_grad_enabled() or _is_autocast(features) or not takes(features):
+        return False
+    return all(
+        layer.fits_kernels
+        and not (layer.training and layer.dropout)
+        and relation.edge_list is not None
+        for layer, relation, *_ in turns
+    )
 
 
 def split_blocks(

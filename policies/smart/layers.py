@@ -201,6 +201,10 @@ class Memo(Generic[Value]):
         self._given: object = None
         self._checked_in: object = None
 
+    def __reduce__(self) -> tuple[type["Memo[Value]"], tuple[()]]:
+        """A copy has other parameters, and addresses of these cannot be copied."""
+        return Memo, ()
+
     def __call__(
         self,
         function: Callable[[], Value],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from policies.smart.edges import HeadEdges
 from policies.smart.graph import Neighbors
-from policies.smart.native.attention import EdgeList
+from policies.smart.native.attention import EdgeList, Gathering
 from policies.smart.native.encoding import Encoding
 
 
@@ -79,6 +79,19 @@ class Relation:
         if self.neighbors.shapes is not None:
             return None
         return EdgeList(starts=self.neighbors.starts, source=self.neighbors.source)
+
+    @cached_property
+    def gathering(self) -> Gathering | None:
+        """The same with encodings, for those who learn nothing."""
+        if self.edge_list is None:
+            return None
+        unfinished = self.unfinished
+        return Gathering(
+            edges=self.edge_list,
+            destination=self.neighbors.destination,
+            encodings=[part.features for part in unfinished] or self.normalised,
+            scales=[part.scale for part in unfinished],
+        )
 
     @cached_property
     def normalised(self) -> tuple[Float[Tensor, "_ hidden"], ...]:

@@ -38,6 +38,15 @@ class _Attention(ctypes.Structure):
     ]
 
 
+class _Gathering(ctypes.Structure):
+    """`struct gathering`."""
+
+    _fields_ = [
+        ("rows", _INT),
+        *pointers("starts", "source", "encoding", "scale", "destination"),
+    ]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EdgeList:
     """Edges as the kernels read them: those of a row one behind the other.
@@ -165,63 +174,63 @@ class RelationWeights:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Gathering:
-    """What one layer attends to, without a gradient; see `RelationalAttention`.
+    """What layers attend to, without a gradient; see `RelationalAttention`.
 
     Attributes:
         edges: Who attends to whom.
         destination: The one that each row of edges belongs to.
         encodings: Those of the edges, or what their last layer reads.
         scales: What of the last layer's bias is in each; none if that is not in the weights.
-        weights: What is done with encodings.
     """
 
     edges: EdgeList
     destination: Int[Tensor, " rows"]
     encodings: Sequence[Float[Tensor, "_ hidden"]]
     scales: Sequence[Float[Tensor, " _"]]
-    weights: RelationWeights
 
-    @property
-    def num_rows(self) -> int:
-        """How many destinations have edges."""
-        return self.destination.shape[0]
+    @cached_property
+    def structure(self) -> _Gathering:
+        """What kernels are told of it."""
+        assert all(part.dtype == torch.float32 and part.stride(1) == 1 for part in self.encodings)
+        edges = self.edges
+        return _Gathering(
+            rows=len(self.destination),
+            starts=edges.starts.data_ptr(),
+            source=edges.source32.data_ptr(),
+            encoding=edges.addresses(self.encodings).data_ptr(),
+            scale=edges.addresses(self.scales).data_ptr() if self.scales else None,
+            destination=self.destination.data_ptr(),
+        )
 
-    @property
-    def cost(self) -> int:
+    def cost(self, weights: RelationWeights) -> int:
         """Multiplications in all."""
-        return self.edges.source.shape[0] * _cost(self.weights.structure)
-
-    def structure(self, query: Tensor, keys_values: Tensor, gathered: Tensor) -> _Attention:
-        """Tells kernels what to do; see `run`."""
-        parts = (keys_values, *self.encodings)
-        assert all(part.dtype == torch.float32 and part.stride(1) == 1 for part in parts)
-        call, edges = _Attention.from_buffer_copy(self.weights.structure), self.edges
-        keys = keys_values.data_ptr()  # 0 where there are no sources.
-        call.stride = keys_values.stride(0)
-        call.starts, call.source = edges.starts.data_ptr(), edges.source32.data_ptr()
-        call.encoding = edges.addresses(self.encodings).data_ptr()
-        if self.weights.layer is not None:
-            call.scale = edges.addresses(self.scales).data_ptr()
-        call.keys = keys
-        call.values = keys + keys_values.element_size() * call.heads * call.head_dim
-        call.query, call.query_stride = query.data_ptr(), query.stride(0)
-        call.destination, call.gathered = self.destination.data_ptr(), gathered.data_ptr()
-        return call
+        return len(self.edges.source) * _cost(weights.structure)
 
     def run(
         self,
+        weights: RelationWeights,
         query: Float[Tensor, "destinations attention"],
         keys_values: Float[Tensor, "sources keys_values"],
         gathered: Float[Tensor, "destinations attention"],
     ) -> None:
-        """Attends.
+        """Attends, by as many threads as torch uses.
 
         Args:
+            weights: What is done with encodings.
             query: That of each destination.
             keys_values: Those of each source.
             gathered: Where what each destination attends to goes, if it has edges.
         """
-        _run("gather", self.structure(query, keys_values, gathered), self.edges.starts)
+        call, told = _Attention.from_buffer_copy(weights.structure), self.structure
+        keys = keys_values.data_ptr()  # 0 where there are no sources.
+        call.stride = keys_values.stride(0)
+        call.starts, call.source, call.destination = told.starts, told.source, told.destination
+        call.encoding, call.scale = told.encoding, told.scale
+        call.keys = keys
+        call.values = keys + keys_values.element_size() * call.heads * call.head_dim
+        call.query, call.query_stride = query.data_ptr(), query.stride(0)
+        call.gathered = gathered.data_ptr()
+        _run("gather", call, self.edges.starts)
 
 
 def attend(

@@ -1,5 +1,6 @@
 /* A layer of attention before and after it attends: what `layer.py` describes. */
 
+#include "attention.h"
 #include "linear.h"
 
 /* Rows that go through all of it before the next do, so that they stay in the cache. */
@@ -120,7 +121,7 @@ int enter_layer(const struct layer *layer, const float *from, float *projected, 
 }
 
 /* Lets some of what rows attended to pass, and adds it to them; feeds them forward. Skips and gates
-   are as far apart as what is projected. */
+   are as far apart as what is projected. Results may replace the rows. */
 int leave_layer(const struct layer *layer, const float *from, const float *skip,
                 const float *gathered, float *to, int64_t begin, int64_t end) {
     int64_t hidden = layer->hidden;
@@ -138,16 +139,62 @@ int leave_layer(const struct layer *layer, const float *from, const float *skip,
     return 0;
 }
 
-/* In attention.c. */
-struct attention;
-int gather(const struct attention *attention, int64_t begin, int64_t end);
+/* A layer whose turn it is to update rows. */
+struct turn {
+    const struct layer *layer;
+    const struct attention *attention; /* Its weights. */
+    const struct gathering *gathering;
+    const float *keys_values;          /* Of source 0; null if the rows are the sources. */
+    int64_t stride;                    /* From source to source. */
+    float *own;                        /* Where the rows' own keys and values go, or null; */
+    int64_t own_stride;                /* how far apart. */
+};
 
-/* All of a layer. `attending` rows have edges; zeros are where the others' sums would go. */
-int update_layer(const struct layer *layer, const struct attention *attention, int64_t attending,
-                 const float *from, float *projected, const float *gathered, float *to,
-                 int64_t begin, int64_t end) {
-    return enter_layer(layer, from, projected, begin, end) || gather(attention, 0, attending) ||
-           leave_layer(layer, from, projected + layer->width, gathered, to, begin, end);
+/* Attends, where there are edges. Sums go to `gathered`, zeros where there is no edge. */
+static int gather_for(const struct turn *turn, int64_t rows, const float *projected,
+                      float *gathered) {
+    const struct gathering *gathering = turn->gathering;
+    int64_t width = turn->layer->width, out = turn->layer->project.out;
+    struct attention attention = *turn->attention;
+    attention.starts = gathering->starts;
+    attention.source = gathering->source;
+    attention.encoding = gathering->encoding;
+    attention.scale = gathering->scale;
+    attention.destination = gathering->destination;
+    attention.query = projected;
+    attention.query_stride = out;
+    attention.keys = turn->keys_values ? turn->keys_values : projected + 3 * width;
+    attention.values = attention.keys + width;
+    attention.size.stride = turn->keys_values ? turn->stride : out;
+    attention.gathered = gathered;
+    memset(gathered, 0, sizeof(float) * rows * width);
+    return gather(&attention, 0, gathering->rows);
+}
+
+/* All of some layers, one after the other, without a gradient. */
+int update_layers(const struct turn *turns, int64_t rows, const float *from, float *to,
+                  int64_t begin, int64_t end) {
+    int64_t most = 0;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t numbers = turns[i].layer->project.out + turns[i].layer->width;
+        if (numbers > most) most = numbers;
+    }
+    float *projected = malloc(sizeof(float) * (rows * most + 1));
+    if (!projected) return 1;
+    int failed = 0;
+    for (const struct turn *turn = turns + begin; turn < turns + end && !failed; turn++) {
+        int64_t width = turn->layer->width, out = turn->layer->project.out;
+        float *gathered = projected + rows * out;
+        failed = enter_layer(turn->layer, from, projected, 0, rows) ||
+                 gather_for(turn, rows, projected, gathered) ||
+                 leave_layer(turn->layer, from, projected + width, gathered, to, 0, rows);
+        for (int64_t i = 0; turn->own && i < rows; i++)
+            memcpy(turn->own + i * turn->own_stride, projected + i * out + 3 * width,
+                   sizeof(float) * 2 * width);
+        from = to;
+    }
+    free(projected);
+    return failed;
 }
 
 /* The derivative of `normalise` by a row, which is added to another if there is one. */

@@ -9,7 +9,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from policies.smart.native import threads
-from policies.smart.native.attention import Gathering
+from policies.smart.native.attention import Gathering, RelationWeights
 from policies.smart.native.dropout import Dropout
 from policies.smart.native.library import POINTER, pointers
 from policies.smart.native.packing import LinearStructure, NormStructure, pack
@@ -43,6 +43,15 @@ class _Layer(ctypes.Structure):
             ("behind_second", NormStructure),
             ("drop", Dropout),
         ),
+    ]
+
+
+class _Turn(ctypes.Structure):
+    """`struct turn`."""
+
+    _fields_ = [
+        *pointers("layer", "attention", "gathering"),
+        *(*pointers("keys_values"), ("stride", _INT), *pointers("own"), ("own_stride", _INT)),
     ]
 
 
@@ -130,39 +139,78 @@ def enter(weights: LayerWeights, rows: Float[Tensor, "rows hidden"]) -> Float[Te
     return projected
 
 
+class Turn(NamedTuple):
+    """A layer whose turn it is to update rows, without a gradient."""
+
+    weights: LayerWeights
+    """The layer's."""
+
+    relation_weights: RelationWeights
+    """What it does with encodings."""
+
+    gathering: Gathering
+    """What the rows attend to."""
+
+    keys_values: Float[Tensor, "sources keys_values"] | None
+    """Those of the sources; by default of the rows themselves."""
+
+    remembers: bool
+    """Whether the rows' own keys and values are asked for."""
+
+    def cost(self, num_rows: int) -> int:
+        """Multiplications in all."""
+        return num_rows * sum(self.weights.cost) + self.gathering.cost(self.relation_weights)
+
+
 def update(
-    weights: LayerWeights,
-    rows: Float[Tensor, "rows hidden"],
-    gathering: Gathering,
-    keys_values: Float[Tensor, "sources keys_values"] | None,
-) -> tuple[Float[Tensor, "rows hidden"], Float[Tensor, "rows own"]]:
-    """Does all of a layer without a gradient.
+    rows: Float[Tensor, "rows hidden"], turns: Sequence[Turn]
+) -> tuple[Float[Tensor, "rows hidden"], Float[Tensor, "rows remembering keys_values"]]:
+    """Does all of some layers of a size, one after the other.
 
     Args:
-        weights: The layer's.
         rows: Features.
-        gathering: What they attend to.
-        keys_values: Those of the sources; by default of the rows themselves.
+        turns: The layers.
 
     Returns:
-        Features, and the rows' own keys and values, unless sources are of another kind.
+        Features, and the rows' own keys and values in each layer that remembers them.
     """
-    rows, width, count = rows.contiguous(), weights.structure.width, rows.shape[0]
-    gathered = rows.new_zeros(count, width)
-    if threads.worthwhile(count * sum(weights.cost) + gathering.cost) > 1:
-        projected = enter(weights, rows)
-        own = projected[:, 3 * width :]
-        if gathering.num_rows:
-            query = projected[:, :width]
-            gathering.run(query, own if keys_values is None else keys_values, gathered)
-        return _leave(weights, rows, projected[:, width:], gathered), own
-    projected = rows.new_empty(count, weights.structure.project.outputs)
-    own, updated = projected[:, 3 * width :], torch.empty_like(rows)
-    call = gathering.structure(projected, own if keys_values is None else keys_values, gathered)
-    structures = ctypes.byref(weights.structure), ctypes.byref(call), _INT(gathering.num_rows)
-    pointers_to = (POINTER(tensor.data_ptr()) for tensor in (rows, projected, gathered, updated))
-    threads.run("update_layer", (*structures, *pointers_to), count, cost=0)
-    return updated, own
+    rows, updated = rows.contiguous(), torch.empty_like(rows)
+    count, width = len(rows), turns[0].weights.structure.width
+    remembered = rows.new_empty(count, sum(turn.remembers for turn in turns), 2 * width)
+    places = iter(remembered.unbind(dim=1))
+    own = [next(places) if turn.remembers else None for turn in turns]
+    if max(threads.worthwhile(turn.cost(count)) for turn in turns) > 1:
+        for turn, place in zip(turns, own, strict=True):
+            rows = _update_by_threads(rows, turn, place)
+        return rows, remembered
+    told = (_Turn * len(turns))(*map(_tell, turns, own))
+    arguments = (told, _INT(count), POINTER(rows.data_ptr()), POINTER(updated.data_ptr()))
+    threads.run("update_layers", arguments, len(turns), cost=0)
+    return updated, remembered
+
+
+def _tell(turn: Turn, own: Tensor | None) -> _Turn:
+    keys_values = turn.keys_values
+    assert keys_values is None or keys_values.dtype == torch.float32
+    assert keys_values is None or keys_values.stride(1) == 1
+    return _Turn(
+        ctypes.addressof(turn.weights.structure),
+        ctypes.addressof(turn.relation_weights.structure),
+        ctypes.addressof(turn.gathering.structure),
+        *((None, 0) if keys_values is None else (keys_values.data_ptr(), keys_values.stride(0))),
+        *((None, 0) if own is None else (own.data_ptr(), own.stride(0))),
+    )
+
+
+def _update_by_threads(rows: Tensor, turn: Turn, own: Tensor | None) -> Tensor:
+    weights, gathering, width = turn.weights, turn.gathering, turn.weights.structure.width
+    gathered, projected = rows.new_zeros(len(rows), width), enter(weights, rows)
+    sources = projected[:, 3 * width :] if turn.keys_values is None else turn.keys_values
+    if len(gathering.destination):
+        gathering.run(turn.relation_weights, projected[:, :width], sources, gathered)
+    if own is not None:
+        own.copy_(projected[:, 3 * width :])
+    return _leave(weights, rows, projected[:, width:], gathered)
 
 
 def _leave(weights: LayerWeights, rows: Tensor, skip: Tensor, gathered: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -282,3 +283,14 @@ def test_what_is_dropped_depends_on_torchs_seed() -> None:
 
     assert torch.equal(dropped(0), dropped(0))
     assert not torch.equal(dropped(0), dropped(1))
+
+
+def test_a_copy_of_a_memo_begins_anew() -> None:
+    counter = Counter()
+    with torch.no_grad():
+        counter()
+        twin = deepcopy(counter)
+        assert twin() is not counter()
+        twin.parameter.mul_(2)
+        assert torch.equal(twin(), 2 * counter())
+    assert (counter.calls, twin.calls) == (1, 3)

@@ -1,4 +1,7 @@
 import math
+import pickle
+from collections.abc import Callable
+from copy import deepcopy
 from typing import TypeVar
 
 import pytest
@@ -68,6 +71,15 @@ def test_logits_step_by_step_equal_those_of_all_marks_at_once_in_float32() -> No
         together, stepped = model(*scene), step_by_step(model, scene)
     valid = predicted(scene)
     torch.testing.assert_close(stepped[valid], together[valid], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("copied", [deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_model_that_has_driven_can_be_copied(copied: Callable[[SMART], SMART]) -> None:
+    scene = random_scene(1, dtype=torch.float32)
+    model = SMART(SMARTConfig.preset("nano"), VOCABULARY.map(torch.Tensor.float)).eval()
+    with torch.no_grad():
+        driven = step_by_step(model, scene)
+        assert torch.equal(step_by_step(copied(model), scene), driven)
 
 
 @pytest.mark.parametrize(("num_agents", "num_map_tokens"), [(1, 30), (4, 0), (1, 0), (1, 1)])

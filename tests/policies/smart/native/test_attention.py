@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from policies.smart.attention import RelationalAttention
+from policies.smart.attention import RelationalAttention, Turn, take_turns
 from policies.smart.config import PRESETS
 from policies.smart.graph import Neighbors
 from policies.smart.layers import FourierEmbedding
@@ -321,3 +321,34 @@ def test_attention_takes_the_last_layer_of_encodings_upon_itself(is_bipartite: b
         torch.testing.assert_close(run(encoding), learning, atol=5e-5, rtol=1e-4)
         finished = run(encoding.normalised)
     torch.testing.assert_close(finished, learning, atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("threads_used", [1, 3])
+def test_layers_that_take_turns_are_these_layers(
+    threads_used: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 4, 8, 64
+    own, nodes, neighbors, encoding, _ = layer_and_inputs(size, is_bipartite=False)
+    other, _, neighbors_there, encoding_there, keys_values = layer_and_inputs(
+        size, is_bipartite=True
+    )
+    other.dropout = own.dropout
+    among = Relation.from_encoding(neighbors, encoding, num_heads=4)
+    there = Relation.from_encoding(neighbors_there, encoding_there, num_heads=4, stride=8)
+    apart = Relation.from_encoding(neighbors, encoding.flip(0).clone(), num_heads=4)
+    turns = [
+        Turn(own, among, remembers=True),
+        Turn(other, there, keys_values),
+        Turn(own, apart, remembers=True),
+    ]
+    given = nodes.clone()
+    learning, remembered = take_turns(nodes, turns)
+    assert remembered.shape == (len(nodes), 2, 64)
+    if threads_used > 1:
+        monkeypatch.setattr(threads, "_WORTHWHILE", 1)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads_used)
+    with torch.no_grad():
+        features, kept = take_turns(nodes, turns)
+    assert torch.equal(nodes, given)
+    torch.testing.assert_close(features, learning, atol=5e-5, rtol=1e-4)
+    torch.testing.assert_close(kept, remembered, atol=5e-5, rtol=1e-4)
