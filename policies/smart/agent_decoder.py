@@ -251,11 +251,8 @@ class AgentDecoder(nn.Module):
         """Relates nodes to those of other agents at the same mark."""
         moment = nodes.entry * NUM_MARKS + nodes.mark
         poses = replace(nodes.poses, group=moment)
-        destination, source = radius_edges(poses, poses, self.agent_radius)
-        others = destination != source
-        neighbors = Neighbors.from_edges(
-            destination[others], source[others], nodes.count, padded=not takes(poses.xy)
-        )
+        edges = radius_edges(poses, poses, self.agent_radius)
+        neighbors = Neighbors.from_edges(*edges, nodes.count, padded=not takes(poses.xy))
         scalars = relative_pose(poses, poses, neighbors)
         encoding = self.agent_relation.encode(scalars)
         return Relation.from_encoding(neighbors, encoding, num_heads=self.num_heads)

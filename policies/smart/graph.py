@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from catk_sim.geometry.se2 import wrap_angle
-from policies.smart.native.geometry import relate, search
+from policies.smart.native.geometry import Grid, relate, search
 from policies.smart.native.library import takes
 
 ANGLE_RANGE = (-math.pi, math.pi)
@@ -37,6 +37,28 @@ class Poses:
     xy: Float[Tensor, "poses 2"]
     heading: Float[Tensor, " poses"]
     group: Int[Tensor, " poses"]
+    _grids: dict[float, Grid] = field(default_factory=dict, init=False, repr=False)
+
+    def grid(self, radius: float) -> Grid:
+        """Sorts the poses into cells, for who searches within a radius (m) again and again."""
+        if radius not in self._grids:
+            self._grids[radius] = self._sort(radius / _CELLS_PER_RADIUS)
+        return self._grids[radius]
+
+    def _sort(self, size: float) -> Grid:
+        origin = self.xy.amin(dim=0)
+        cell = ((self.xy - origin) / size).floor().to(torch.int64)
+        shape = cell.amax(dim=0).flip(0) + 1
+        key, order = ((self.group * shape[0] + cell[:, 1]) * shape[1] + cell[:, 0]).sort()
+        return Grid(
+            xy=self.xy.contiguous(),
+            origin=origin,
+            size=size,
+            reach=_CELLS_PER_RADIUS,
+            shape=shape,
+            key=key,
+            order=order,
+        )
 
 
 class Bucket(NamedTuple):
@@ -216,54 +238,55 @@ def radius_edges(
 
     Sorts the sources into square cells, so that the time grows with the number of edges.
 
+    Args:
+        destinations: If they are the sources, no pose is its own source.
+        sources: The poses that are searched.
+        radius: Sources at this distance are too far.
+
     Returns:
         Destination and source of each edge, sorted by destination.
     """
     if not (destinations.xy.shape[0] and sources.xy.shape[0]):
         empty = destinations.group.new_zeros(0)
         return empty, empty
-    reach = _CELLS_PER_RADIUS
-    row, column, num_columns = _cells(destinations, sources, radius / reach)
-    count = destinations.xy.shape[0]
-    keys, order = (row[count:] * num_columns + column[count:]).sort()
+    grid, are_sources = sources.grid(radius), destinations is sources
     if takes(sources.xy):
         return search(
-            destinations.xy,
-            (row[:count], column[:count]),
-            sources.xy,
-            (keys, order),
-            num_columns=int(num_columns),
-            reach=reach,
-            radius=radius,
+            destinations.xy, destinations.group, grid, radius=radius, are_sources=are_sources
         )
-    # Cells of a row follow each other, so the cells in reach are one range a row.
-    rows = row[:count, None] + torch.arange(-reach, reach + 1, device=row.device)
-    left = rows * num_columns + (column[:count, None] - reach)
-    first = torch.searchsorted(keys, left)
-    num_candidates = torch.searchsorted(keys, left + 2 * reach, right=True) - first
-    ranges = num_candidates.flatten()
-    total = int(ranges.sum())
-    last = ranges.cumsum(0)
-    shift = (first.flatten() - (last - ranges)).repeat_interleave(ranges, output_size=total)
-    source = order[shift + torch.arange(total, device=row.device)]
-    destination = torch.arange(count, device=row.device).repeat_interleave(
-        num_candidates.sum(dim=1), output_size=total
-    )
+    destination, source = _candidates(destinations, grid)
     offset = sources.xy[source] - destinations.xy[destination]
-    near = (offset.square().sum(dim=-1) < radius**2).nonzero()[:, 0]
+    near = offset.square().sum(dim=-1) < radius**2
+    if are_sources:
+        near &= destination != source
+    near = near.nonzero()[:, 0]
     return destination[near], source[near]
 
 
-def _cells(
-    destinations: Poses, sources: Poses, size: float
-) -> tuple[Int[Tensor, " poses"], Int[Tensor, " poses"], Int[Tensor, ""]]:
-    """Numbers the cells; rows of different groups are far enough apart to never meet."""
-    xy = torch.cat([destinations.xy, sources.xy])
-    group = torch.cat([destinations.group, sources.group])
-    margin = _CELLS_PER_RADIUS
-    cell = ((xy - xy.amin(dim=0)) / size).floor().to(torch.int64)
-    num_columns, num_rows = (cell.amax(dim=0) + 1 + 2 * margin).unbind()
-    return group * num_rows + cell[:, 1] + margin, cell[:, 0] + margin, num_columns
+def _candidates(
+    destinations: Poses, grid: Grid
+) -> tuple[Int[Tensor, " candidates"], Int[Tensor, " candidates"]]:
+    """Lists the sources in the cells around each destination."""
+    cell = ((destinations.xy - grid.origin) / grid.size).floor().to(torch.int64)
+    around = torch.arange(-grid.reach, grid.reach + 1, device=cell.device)
+    num_rows, num_columns = grid.shape.unbind()
+    row = cell[:, 1, None] + around
+    # Cells of a row follow each other, so the cells in reach are one range a row.
+    left = (cell[:, 0] - grid.reach).clamp(min=0)
+    right = torch.minimum(cell[:, 0] + grid.reach, num_columns - 1)
+    line = (destinations.group[:, None] * num_rows + row) * num_columns
+    first = torch.searchsorted(grid.key, line + left[:, None])
+    last = torch.searchsorted(grid.key, line + right[:, None], right=True)
+    exists = (row >= 0) & (row < num_rows) & (left <= right)[:, None]
+    num_candidates = (last - first).where(exists, 0)
+    ranges = num_candidates.flatten()
+    total, ends = int(ranges.sum()), ranges.cumsum(0)
+    shift = (first.flatten() - (ends - ranges)).repeat_interleave(ranges, output_size=total)
+    source = grid.order[shift + torch.arange(total, device=shift.device)]
+    destination = torch.arange(len(cell), device=cell.device).repeat_interleave(
+        num_candidates.sum(dim=1), output_size=total
+    )
+    return destination, source
 
 
 def relative_ranges(radius: float) -> tuple[tuple[float, float], ...]:

@@ -52,11 +52,8 @@ class MapEncoder(nn.Module):
             + self.light_embedding(tokens.light[scene, place])
         )
         poses = Poses(xy=tokens.xy[scene, place], heading=tokens.heading[scene, place], group=scene)
-        destination, source = radius_edges(poses, poses, self.radius)
-        others = destination != source
-        neighbors = Neighbors.from_edges(
-            destination[others], source[others], scene.shape[0], padded=not takes(poses.xy)
-        )
+        edges = radius_edges(poses, poses, self.radius)
+        neighbors = Neighbors.from_edges(*edges, scene.shape[0], padded=not takes(poses.xy))
         scalars = relative_pose(poses, poses, neighbors)
         encoding = self.relation.encode(scalars)
         relation = Relation.from_encoding(neighbors, encoding, num_heads=self.num_heads)

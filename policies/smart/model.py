@@ -1,7 +1,7 @@
 """SMART: scores of the next token, at all marks at once or mark by mark."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, starmap
 from operator import itemgetter
@@ -219,7 +219,11 @@ class SMART(nn.Module):
             parts = _even_slices(tokens.valid.shape[0], at_once or self._at_once(tokens, memory))
         logits, keys_values = [], []
         for part in map(itemgetter, parts):
-            maps, map_memory = _distinct_maps(memory.map_memory, part)
+            map_memory = memory.map_memory
+            if len(parts) > 1 and not map_memory.distinct[0].num_repeated:
+                map_memory = map_memory.map(part)
+            # The copies of a map are alike.
+            maps, map_memory = map_memory.distinct
             num_entries = part(tokens.valid).shape[:-2].numel()
             nodes = AgentNodes.from_padded(
                 tokens.map(part),
@@ -255,13 +259,6 @@ def _even_slices(count: int, size: int) -> list[slice]:
     num_parts = max(1, math.ceil(count / size))
     bounds = [count * part // num_parts for part in range(num_parts + 1)]
     return list(starmap(slice, pairwise(bounds)))
-
-
-def _distinct_maps(
-    maps: MapMemory, part: Callable[[Tensor], Tensor]
-) -> tuple[DistinctEntries, MapMemory]:
-    """Returns the distinct maps of a part of the entries; the copies of a map are alike."""
-    return (maps if maps.distinct[0].num_repeated else maps.map(part)).distinct
 
 
 def motion_since_last_mark(tokens: MotionTokens) -> Float[Tensor, "*batch agents marks 2"]:

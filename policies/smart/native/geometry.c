@@ -82,21 +82,24 @@ int relate(struct poses destinations, struct poses sources, const int64_t *desti
     return 0;
 }
 
-/* Sources in square cells, sorted by the number of their cell. */
-struct cells {
+/* Sources in square cells, sorted by the number of their cell. Groups have rows of their own. */
+struct grid {
     int64_t count;
     const int64_t *key;    /* The cell of each, in order. */
     const int64_t *source; /* Which source it is. */
     const float *xy;
+    const float *origin;   /* The least coordinates, where row and column 0 begin. */
+    float size;            /* Of a cell. */
+    int64_t num_rows;      /* Of a group. */
     int64_t num_columns;
     int64_t reach; /* How many cells a radius reaches in each direction. */
 };
 
-INLINE int64_t first_from(const struct cells *cells, int64_t key) {
-    int64_t low = 0, high = cells->count;
+INLINE int64_t first_from(const struct grid *grid, int64_t key) {
+    int64_t low = 0, high = grid->count;
     while (low < high) {
         int64_t middle = (low + high) / 2;
-        if (cells->key[middle] < key)
+        if (grid->key[middle] < key)
             low = middle + 1;
         else
             high = middle;
@@ -104,27 +107,44 @@ INLINE int64_t first_from(const struct cells *cells, int64_t key) {
     return low;
 }
 
-/* Counts the sources within a radius of each destination, and lists them where `to` is not null,
-   those of destination i from `starts[i]` on. */
-int search(const struct cells *cells, const float *xy, const int64_t *row, const int64_t *column,
-           float radius, int64_t *degree, const int64_t *starts, int64_t *to, int64_t begin,
-           int64_t end) {
-    int64_t reach = cells->reach;
+/* The cells in reach of a place, from the first to the last; the first is greater if none is. */
+struct range {
+    int64_t first, last;
+};
+
+INLINE struct range in_reach(const struct grid *grid, int axis, const float *xy, int64_t count) {
+    float cell = floorf((xy[axis] - grid->origin[axis]) / grid->size);
+    /* Written so that NaN is in no reach. */
+    if (!(cell >= -grid->reach && cell < count + grid->reach)) return (struct range){1, 0};
+    int64_t first = (int64_t)cell - grid->reach, last = (int64_t)cell + grid->reach;
+    return (struct range){first < 0 ? 0 : first, last < count ? last : count - 1};
+}
+
+/* Counts the sources within a radius of each destination, but not itself if the destinations are
+   the sources. Where `to` is not null, lists them: destination and source, those of destination i
+   from `starts[i]` on. */
+int search(const struct grid *grid, const float *xy, const int64_t *group, int are_sources,
+           float radius, int64_t *degree, const int64_t *starts, int64_t *of, int64_t *to,
+           int64_t begin, int64_t end) {
     float limit = radius * radius;
     for (int64_t i = begin; i < end; i++) {
+        struct range rows = in_reach(grid, 1, xy + 2 * i, grid->num_rows);
+        struct range columns = in_reach(grid, 0, xy + 2 * i, grid->num_columns);
         int64_t found = 0;
-        for (int64_t line = row[i] - reach; line <= row[i] + reach; line++) {
+        for (int64_t row = rows.first; row <= rows.last && columns.first <= columns.last; row++) {
             /* Cells of a row follow each other. */
-            int64_t left = line * cells->num_columns + column[i] - reach;
-            for (int64_t j = first_from(cells, left);
-                 j < cells->count && cells->key[j] <= left + 2 * reach; j++) {
-                int64_t source = cells->source[j];
-                float x = cells->xy[2 * source] - xy[2 * i];
-                float y = cells->xy[2 * source + 1] - xy[2 * i + 1];
-                if (x * x + y * y < limit) {
-                    if (to) to[starts[i] + found] = source;
-                    found++;
+            int64_t line = (group[i] * grid->num_rows + row) * grid->num_columns;
+            for (int64_t j = first_from(grid, line + columns.first);
+                 j < grid->count && grid->key[j] <= line + columns.last; j++) {
+                int64_t source = grid->source[j];
+                float x = grid->xy[2 * source] - xy[2 * i];
+                float y = grid->xy[2 * source + 1] - xy[2 * i + 1];
+                if (!(x * x + y * y < limit) || (are_sources && source == i)) continue;
+                if (to) {
+                    of[starts[i] + found] = i;
+                    to[starts[i] + found] = source;
                 }
+                found++;
             }
         }
         degree[i] = found;

@@ -1,6 +1,8 @@
 """Who is near whom, and how they stand to each other, in C."""
 
 import ctypes
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -18,13 +20,12 @@ class _Poses(ctypes.Structure):
     _fields_ = pointers("xy", "heading")
 
 
-class _Cells(ctypes.Structure):
-    """`struct cells`."""
+class _Grid(ctypes.Structure):
+    """`struct grid`."""
 
     _fields_ = [
-        ("count", _INT),
-        *pointers("key", "source", "xy"),
-        *(("num_columns", _INT), ("reach", _INT)),
+        *(("count", _INT), *pointers("key", "source", "xy", "origin"), ("size", ctypes.c_float)),
+        *((name, _INT) for name in ("num_rows", "num_columns", "reach")),
     ]
 
 
@@ -53,43 +54,67 @@ def relate(
     return poses
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Grid:
+    """Sources in square cells, sorted by cell. Cells of a row follow each other.
+
+    Attributes:
+        xy: Where sources are (m).
+        origin: The least coordinates (m), where row and column 0 begin.
+        size: Of a cell (m).
+        reach: How many cells a radius reaches in each direction.
+        shape: Rows of each group, and columns.
+        key: Cells of sources in order, row by row.
+        order: Which source each of these is.
+    """
+
+    xy: Float[Tensor, "sources 2"]
+    origin: Float[Tensor, "2"]
+    size: float
+    reach: int
+    shape: Int[Tensor, "2"]
+    key: Int[Tensor, " sources"]
+    order: Int[Tensor, " sources"]
+
+    @cached_property
+    def structure(self) -> _Grid:
+        """What kernels are told of it."""
+        tensors = self.key, self.order, self.xy, self.origin
+        assert all(tensor.is_contiguous() for tensor in tensors)
+        addresses = (tensor.data_ptr() for tensor in tensors)
+        return _Grid(len(self.key), *addresses, self.size, *self.shape.tolist(), self.reach)
+
+
 def search(
     xy: Float[Tensor, "destinations 2"],
-    cells: tuple[Int[Tensor, " destinations"], Int[Tensor, " destinations"]],
-    source_xy: Float[Tensor, "sources 2"],
-    keys: tuple[Int[Tensor, " sources"], Int[Tensor, " sources"]],
+    group: Int[Tensor, " destinations"],
+    grid: Grid,
     *,
-    num_columns: int,
-    reach: int,
     radius: float,
+    are_sources: bool,
 ) -> tuple[Int[Tensor, " edges"], Int[Tensor, " edges"]]:
     """Finds the sources near each destination.
 
     Args:
         xy: Where destinations are (m).
-        cells: Row and column of the cell of each.
-        source_xy: Where sources are (m).
-        keys: Cells of sources in order, row by row, and which source each of these is.
-        num_columns: Cells in a row.
-        reach: How many cells the radius reaches in each direction.
+        group: The group of each.
+        grid: The sources.
         radius: How near (m).
+        are_sources: Whether the destinations are the sources. Then nobody finds itself.
 
     Returns:
         Destination and source of each edge, sorted by destination.
     """
-    kept = [tensor.contiguous() for tensor in (xy, *cells, source_xy, *keys)]
-    xy_at, row, column, source_at, key, order = (tensor.data_ptr() for tensor in kept)
-    found = _Cells(len(source_xy), key, order, source_at, num_columns, reach)
-    degree = torch.empty(len(xy), dtype=torch.int64)
+    xy, group, degree = xy.contiguous(), group.contiguous(), torch.empty_like(group)
     arguments = (
-        *(ctypes.byref(found), POINTER(xy_at), POINTER(row), POINTER(column)),
-        *(ctypes.c_float(radius), POINTER(degree.data_ptr())),
+        *(ctypes.byref(grid.structure), POINTER(xy.data_ptr()), POINTER(group.data_ptr())),
+        *(ctypes.c_int(are_sources), ctypes.c_float(radius), POINTER(degree.data_ptr())),
     )
     # Where the edges of each destination begin is known when all have been counted.
-    threads.run("search", (*arguments, None, None), len(xy), cost=1000)
-    starts = degree.cumsum(0) - degree
-    source = torch.empty(int(degree.sum()), dtype=torch.int64)
-    to = (POINTER(starts.data_ptr()), POINTER(source.data_ptr()))
+    threads.run("search", (*arguments, None, None, None), len(xy), cost=1000)
+    ends = degree.cumsum(0)
+    starts = ends - degree
+    edges = torch.empty(2, int(ends[-1]) if len(xy) else 0, dtype=torch.int64)
+    to = (POINTER(tensor.data_ptr()) for tensor in (starts, *edges))
     threads.run("search", (*arguments, *to), len(xy), cost=1000)
-    destination = torch.arange(len(xy)).repeat_interleave(degree, output_size=len(source))
-    return destination, source
+    return edges[0], edges[1]

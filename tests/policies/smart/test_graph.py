@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -67,6 +68,29 @@ def test_radius_edges_are_the_pairs_of_a_group_within_the_radius(seed: int, radi
     assert (destination.diff() >= 0).all()
     found = torch.stack([destination, source], dim=1).tolist()
     assert sorted(found) == (near & same).nonzero().tolist()
+
+
+@given(seed=st.integers(0, 1000))
+def test_nobody_is_its_own_neighbor(seed: int) -> None:
+    poses = random_poses(seed, 40)
+    destination, source = radius_edges(poses, poses, 20.0)
+    near = (poses.xy[:, None] - poses.xy).norm(dim=-1) < 20
+    same = poses.group[:, None] == poses.group
+    others = ~torch.eye(40, dtype=torch.bool)
+    found = torch.stack([destination, source], dim=1).tolist()
+    assert sorted(found) == (near & same & others).nonzero().tolist()
+
+
+def test_who_is_far_from_all_sources_finds_none_of_another_group() -> None:
+    """Rows of cells of one group follow those of another."""
+    sources, some = random_poses(0, 60), random_poses(1, 40)
+    for away in ([1e3, 0.0], [0.0, 70.0], [0.0, -70.0], [-1e9, 1e9]):
+        there = replace(some, xy=some.xy + torch.tensor(away))
+        destination, source = radius_edges(there, sources, 20.0)
+        near = (there.xy[:, None] - sources.xy).norm(dim=-1) < 20
+        same = there.group[:, None] == sources.group
+        found = torch.stack([destination, source], dim=1).tolist()
+        assert sorted(found) == (near & same).nonzero().tolist()
 
 
 def test_nobody_is_near_to_nothing() -> None:
