@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from itertools import pairwise
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +18,8 @@ from typing_extensions import override
 from policies.smart.linear import Linear, linear
 from policies.smart.native.encoding import Curves, Encoding, Layer, Waves, fits
 from policies.smart.native.library import takes
+from policies.smart.native.mlp import Stages
+from policies.smart.native.packing import fits as fits_linear
 
 TABLE_SIZE = 1024
 """Places at which the networks of `FourierEmbedding` are evaluated."""
@@ -30,33 +33,6 @@ _VERSION = attrgetter("_version")
 _CACHED = 2**18
 
 Value = TypeVar("Value")
-
-
-class MLP(nn.Sequential):
-    """Two linear layers with layer normalisation and ReLU between them."""
-
-    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int) -> None:
-        super().__init__(
-            Linear(in_dim, hidden_dim),
-            nn.LayerNorm(hidden_dim),
-            nn.ReLU(inplace=True),
-            Linear(hidden_dim, out_dim),
-        )
-
-
-class MLPEmbedding(nn.Sequential):
-    """Three linear layers with layer normalisation and ReLU between them."""
-
-    def __init__(self, in_dim: int, out_dim: int, width: int = 128) -> None:
-        super().__init__(
-            Linear(in_dim, width),
-            nn.LayerNorm(width),
-            nn.ReLU(inplace=True),
-            Linear(width, out_dim),
-            nn.LayerNorm(out_dim),
-            nn.ReLU(inplace=True),
-            Linear(out_dim, out_dim),
-        )
 
 
 class FeedForward(nn.Sequential):
@@ -237,6 +213,54 @@ class Memo(Generic[Value]):
             self._key, self._given = key, given
         self._checked_in = rollout
         return self._value
+
+
+class _Layers(nn.Sequential):
+    """Linear layers with layer normalisation and ReLU between them."""
+
+    def __init__(self, *sizes: int) -> None:
+        first, *linears = (Linear(size, out) for size, out in pairwise(sizes))
+        layers: list[nn.Module] = [first]
+        for layer in linears:
+            layers += [nn.LayerNorm(layer.in_features), nn.ReLU(inplace=True), layer]
+        super().__init__(*layers)
+        self._sizes = sizes
+        self._all = ParametersOf(self)
+        self._stages: Memo[Stages] = Memo()
+
+    @override
+    def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        if torch.is_grad_enabled() or not self._is_native(input):
+            return super().forward(input)
+        return self._stages(self._pack, self._all)(input)
+
+    def _is_native(self, features: Tensor) -> bool:
+        """Tells whether native kernels do this, if it learns nothing."""
+        weight = next(iter(self._all))
+        return (
+            takes(features)
+            and takes(weight)
+            and fits_linear(*self._sizes[1:])
+            and not torch.is_autocast_enabled("cpu")
+        )
+
+    def _pack(self) -> Stages:
+        linears = [layer for layer in self if isinstance(layer, Linear)]
+        return Stages.pack(linears, [layer for layer in self if isinstance(layer, nn.LayerNorm)])
+
+
+class MLP(_Layers):
+    """Two linear layers with layer normalisation and ReLU between them."""
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int) -> None:
+        super().__init__(in_dim, hidden_dim, out_dim)
+
+
+class MLPEmbedding(_Layers):
+    """Three linear layers with layer normalisation and ReLU between them."""
+
+    def __init__(self, in_dim: int, out_dim: int, width: int = 128) -> None:
+        super().__init__(in_dim, width, out_dim, out_dim)
 
 
 class _SumCurves(torch.autograd.Function):
