@@ -78,7 +78,8 @@ class Room:
         *batch, self._span, blocks, width = keys_values.shape
         self._num_written = self._span - 1
         # (batch, agents, places, blocks, keys and values)
-        self._places = keys_values.new_empty(*batch, self._span + self._span // 2, blocks, width)
+        # Padding of an attention may look where nobody was, and then must find numbers.
+        self._places = keys_values.new_zeros(*batch, self._span + self._span // 2, blocks, width)
         self._places[..., : self._num_written, :, :] = keys_values[..., 1:, :, :]
 
     def ends_with(
@@ -108,11 +109,9 @@ class Room:
         """
         places = self._places.flatten(0, -3)
         first = torch.arange(valid.numel(), device=valid.device) * self._places.shape[-3]
-        place, present = first + self._num_written, valid.flatten()
-        # Padding of an attention may look there, and then must find numbers.
-        places.index_fill_(0, place[~present], 0)
+        place = (first + self._num_written)[valid.flatten()]
         counts = [len(part) for part in keys_values]
-        for rows, values in zip(place[present].split(counts), keys_values, strict=True):
+        for rows, values in zip(place.split(counts), keys_values, strict=True):
             places.index_copy_(0, rows, values.to(places.dtype))
         self._num_written += 1
         return self._last()

@@ -122,20 +122,28 @@ class SMARTPolicy:
         self.dynamics = TokenDynamics(vocabulary)
 
     @torch.no_grad()
-    def init(self, state: SimState, *, map_tokens: MapTokens | None = None) -> StartMemory:
+    def init(
+        self,
+        state: SimState,
+        *,
+        map_tokens: MapTokens | None = None,
+        history: MotionTokens | None = None,
+    ) -> StartMemory:
         """Reads the map and the history, up to the current state.
 
         Args:
             state: Where the episode starts.
             map_tokens: The map, if it has been tokenised before.
+            history: The marks up to the current one, if these have been.
         """
         agents = state.scenario.agents
         if map_tokens is None:
             map_tokens = self._tokenize_map(state)
         memory = self.model.remember(agents, map_tokens)
-        tokens = tokenize(state.history, agents, self.vocabulary).tokens
-        _, memory = self.model.step(tokens.at(0), agents, memory, record=self._record)
-        logits, memory = self.model.step(tokens.at(1), agents, memory, record=self._record)
+        if history is None:
+            history = tokenize(state.history, agents, self.vocabulary).tokens
+        _, memory = self.model.step(history.at(0), agents, memory, record=self._record)
+        logits, memory = self.model.step(history.at(1), agents, memory, record=self._record)
         return StartMemory(memory=memory, logits=logits)
 
     @torch.no_grad()

@@ -136,6 +136,7 @@ INLINE void sum_rows(int heads, struct sizes size, int64_t count, const int32_t 
             const float *from = table + row[i] * size.stride;
             const float *factor = weight + (entry ? entry[i] : i) * heads;
             int64_t ahead = i + AHEAD < count ? i + AHEAD : count - 1;
+            if (entry) __builtin_prefetch(weight + entry[ahead] * heads);
             for (int64_t j = 0; j < heads * size.head_dim; j += LINE)
                 __builtin_prefetch(table + row[ahead] * size.stride + j);
             UNROLL for (int h = 0; h < heads; h++)

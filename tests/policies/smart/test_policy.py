@@ -73,6 +73,16 @@ def test_the_policy_can_be_given_the_map_as_tokens() -> None:
     assert torch.equal(given.logits, made.logits)
 
 
+def test_the_policy_can_be_given_the_history_as_tokens() -> None:
+    policy = SMARTPolicy(MODEL, VOCABULARY)
+    state = Simulator(policy.dynamics).reset(SCENARIO, sim_agents(SCENARIO))
+    log = tokenize(SCENARIO.log, SCENARIO.agents, VOCABULARY).tokens
+    given, made = policy.init(state, history=log.slice(0, 2)), policy.init(state)
+    assert torch.equal(given.logits, made.logits)
+    other = log.replace(token=log.token.roll(1, dims=-2))
+    assert not torch.equal(policy.init(state, history=other).logits, made.logits)
+
+
 def test_repeating_the_memory_copies_nothing() -> None:
     policy = SMARTPolicy(MODEL, VOCABULARY, GREEDY)
     state = Simulator(policy.dynamics).reset(SCENARIO, sim_agents(SCENARIO))
