@@ -53,20 +53,27 @@ class MessageTable:
         Raises:
             google.protobuf.message.DecodeError: If one is not such a message.
         """
-        values = np.empty((len(messages), len(self._names)))
-        complete = np.fromiter(map(len, messages), np.int64) == self._layout.itemsize
-        table = np.frombuffer(b"".join(compress(messages, complete)), self._layout)
+        lengths = np.fromiter(map(len, messages), np.int64, len(messages))
+        complete = lengths == self._layout.itemsize
+        together = messages if complete.all() else compress(messages, complete.tolist())
+        table = np.frombuffer(b"".join(together), self._layout)
         usual = self._is_usual(table)
-        complete[complete] = usual
         # A NaN may be one that numpy warns of. It is for the reader to refuse.
         with np.errstate(invalid="ignore"):
-            for column, name in enumerate(self._names):
-                values[complete, column] = table[name][usual]
-        others = list(compress(messages, ~complete))
-        known = {data: self._numbers(self._message.FromString(data)) for data in set(others)}
-        if others:
-            values[~complete] = [known[data] for data in others]
+            known = np.stack([table[name] for name in self._names], axis=1, dtype=np.float64)
+        if len(known) == len(messages) and usual.all():
+            return known
+        complete[complete] = usual
+        values = np.empty((len(messages), len(self._names)))
+        values[complete] = known[usual]
+        values[~complete] = self._decode_singly(list(compress(messages, (~complete).tolist())))
         return values
+
+    def _decode_singly(self, messages: Sequence[bytes]) -> Float[ndarray, "messages fields"]:
+        row = {data: index for index, data in enumerate(dict.fromkeys(messages))}
+        known = [self._numbers(self._message.FromString(data)) for data in row]
+        rows = [row[data] for data in messages]
+        return np.array(known, np.float64)[rows]
 
     def _is_usual(self, table: ndarray) -> Bool[ndarray, " messages"]:
         """Tells which rows are laid out as the columns suppose."""

@@ -223,19 +223,23 @@ def _pieces(
     roadgraph: RoadGraph, polygon_type: Int[Tensor, "scenes features"]
 ) -> tuple[Polylines, Int[Tensor, " pieces"]]:
     """Makes polylines of the features, and tells the feature (of all scenes) of each."""
-    scene, point = roadgraph.point_valid.nonzero(as_tuple=True)
-    feature = scene * polygon_type.shape[1] + roadgraph.feature[scene, point]
-    family = polygon_type.flatten()[feature]
-    points = Polylines(xy=roadgraph.xyz[scene, point, :2].double(), line=feature)
+    family = polygon_type.gather(1, roadgraph.feature)
     is_crossing = family == PolygonType.CROSSING
-    lines, line_feature = _lines(points.keep((family >= 0) & ~is_crossing))
-    sides, side_feature = _crossing_sides(points.keep(is_crossing))
+    lines, line_feature = _lines(_features(roadgraph, (family >= 0) & ~is_crossing))
+    sides, side_feature = _crossing_sides(_features(roadgraph, is_crossing))
     pieces = Polylines.cat([lines, sides])
     feature = torch.cat([line_feature, side_feature])
     # Scene by scene, and family by family as catk lists them.
     key = feature // polygon_type.shape[1] * len(PolygonType) + polygon_type.flatten()[feature]
     order = key.argsort(stable=True)
     return pieces.reorder(order), feature[order]
+
+
+def _features(roadgraph: RoadGraph, drawn: Bool[Tensor, "scenes points"]) -> Polylines:
+    """Lists features by their points, each under its number among those of all scenes."""
+    scene, point = (roadgraph.point_valid & drawn).nonzero(as_tuple=True)
+    feature = scene * roadgraph.feature_id.shape[1] + roadgraph.feature[scene, point]
+    return Polylines(xy=roadgraph.xyz[scene, point, :2].double(), line=feature)
 
 
 def _lines(features: Polylines) -> tuple[Polylines, Int[Tensor, " pieces"]]:

@@ -36,7 +36,7 @@ class Polylines:
 
     def keep(self, keep: Bool[Tensor, " points"]) -> "Polylines":
         """Returns some of the points."""
-        return Polylines(xy=self.xy[keep], line=self.line[keep])
+        return self._take(keep.nonzero()[:, 0], self.line)
 
     @classmethod
     def cat(cls, parts: Sequence["Polylines"]) -> "Polylines":
@@ -51,9 +51,12 @@ class Polylines:
         """Sorts polylines that are numbered from 0 without gaps: `order[i]` becomes line i."""
         rank = torch.empty_like(order)
         rank[order] = torch.arange(order.shape[0], device=order.device)
-        line = rank[self.line]
-        points = line.argsort(stable=True)
-        return Polylines(xy=self.xy[points], line=line[points])
+        line = rank.index_select(0, self.line)
+        return self._take(line.argsort(stable=True), line)
+
+    def _take(self, points: Int[Tensor, " taken"], line: Int[Tensor, " points"]) -> "Polylines":
+        # Indexing by brackets takes twice as long.
+        return Polylines(xy=self.xy.index_select(0, points), line=line.index_select(0, points))
 
     def cut(self, longest_gap: float) -> tuple["Polylines", Int[Tensor, " pieces"]]:
         """Cuts between points that are farther apart than a gap (m).

@@ -56,6 +56,13 @@ def test_fields_may_come_in_any_order_and_twice() -> None:
     assert table.tolist() == [[10, 20, 30], [1, 2, 3], [8, 9, 0], [10, 20, 30]]
 
 
+def test_what_is_laid_out_otherwise_is_decoded_wherever_it_stands() -> None:
+    first, second = coordinate(1, 1.0), coordinate(2, 2.0)
+    whole = first + second + coordinate(3, 3.0)
+    table = MessageTable(MapPoint).decode([second, first, whole, second, b""])
+    assert table.tolist() == [[0, 2, 0], [1, 0, 0], [1, 2, 3], [0, 2, 0], [0, 0, 0]]
+
+
 def test_unknown_fields_are_passed_over() -> None:
     point = coordinate(1, 1.0) + coordinate(2, 2.0) + coordinate(9, 5.0)
     assert MessageTable(MapPoint).decode([point]).tolist() == [[1, 2, 0]]

@@ -20,6 +20,7 @@ from catk_sim.tokens import (
     token_end,
     tokenize,
 )
+from catk_sim.tokens.matching import _Standstill
 from tests import scenes
 
 VOCABULARY = scenes.arc_vocabulary().to(torch.float64)
@@ -73,6 +74,39 @@ def test_many_agents_are_matched_as_each_alone() -> None:
     nearest = token_distance(VOCABULARY, types, xy, heading).argmin(-1)
     assert torch.equal(together, nearest)
     assert torch.equal(match_step(VOCABULARY, types[7], xy[7], heading[7]), together[7])
+
+
+@pytest.mark.parametrize("reach", [0.02, 0.1, 0.5])
+def test_who_hardly_moves_is_told_by_the_nearest_token(
+    reach: float, generator: torch.Generator
+) -> None:
+    vocabulary = MotionVocabulary.default().to(torch.float64)
+    agents = scenes.agents_of([AgentType.VEHICLE, AgentType.PEDESTRIAN, AgentType.CYCLIST] * 40)
+    pose = reach * torch.randn(120, 3, generator=generator, dtype=torch.float64)
+    path = torch.linspace(0, 1, 6, dtype=torch.float64)[:, None] * pose[:, None]
+    log = Trajectory(
+        xy=path[..., :2],
+        z=torch.zeros_like(path[..., 0]),
+        heading=path[..., 2],
+        velocity=torch.zeros_like(path[..., :2]),
+        valid=torch.ones_like(path[..., 0], dtype=torch.bool),
+    )
+    told = match_trajectory(log, agents, vocabulary).tokens
+    nearest = token_distance(vocabulary, agents.type, pose[:, :2], pose[:, 2]).argmin(-1)
+    assert torch.equal(told.token[:, 0], nearest)
+
+
+def test_of_all_tokens_only_the_first_is_a_standstill() -> None:
+    vocabulary = MotionVocabulary.default()
+    standstill = _Standstill(vocabulary, AGENTS.type, torch.float32)
+    for token, corners in enumerate(vocabulary.end_corners.unbind(1)):
+        assert standstill.includes(corners).tolist() == [token == 0] * 3
+
+
+def test_a_vocabulary_of_standstill_alone_tells_any_motion() -> None:
+    vocabulary = MotionVocabulary.from_poses(torch.zeros(3, 1, 6, 3), VOCABULARY.size.float())
+    told = match_trajectory(winding_motion(3), AGENTS, vocabulary).tokens
+    assert not told.token.any()
 
 
 def test_nobody_is_matched_to_nothing() -> None:

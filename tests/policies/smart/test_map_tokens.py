@@ -108,10 +108,14 @@ def test_a_line_of_three_points_makes_no_token(count: int) -> None:
     assert tokens.valid.shape == (0,)
 
 
-def test_a_crossing_is_drawn_by_its_long_sides_in_both_directions() -> None:
-    """A crosswalk 10 m long and 4 m wide."""
+@pytest.mark.parametrize("further", [[], [(0.0, 2.0), (5.0, 4.0), (10.0, 2.0), (5.0, 0.0)]])
+def test_a_crossing_is_drawn_by_its_long_sides_in_both_directions(
+    further: list[tuple[float, float]],
+) -> None:
+    """A crosswalk 10 m long and 4 m wide, also with a further point after each corner."""
     corners = [(0.0, 0.0), (0.0, 4.0), (10.0, 4.0), (10.0, 0.0)]
-    tokens = tokenize(road(MapFeatureType.CROSSWALK, *corners))
+    points = [point for pair in zip(corners, further, strict=False) for point in pair] or corners
+    tokens = tokenize(road(MapFeatureType.CROSSWALK, *points))
     begins = sorted(
         (*xy, abs(h)) for xy, h in zip(tokens.xy.tolist(), tokens.heading.tolist(), strict=True)
     )
@@ -282,6 +286,16 @@ def test_the_map_vocabulary_is_the_same_everywhere() -> None:
 def test_a_curve_of_the_vocabulary_matches_itself() -> None:
     points = CURVES[:, [0, 5, 10]]
     assert torch.equal(match_curves(points.double(), CURVES), torch.arange(1024))
+
+
+def test_many_curves_match_as_each_alone(generator: torch.Generator) -> None:
+    curves = 4 * torch.randn(150, 3, 2, generator=generator, dtype=torch.float64)
+    distance = (curves[:, None] - CURVES[:, [0, 5, 10]]).square().sum((-1, -2))
+    assert torch.equal(match_curves(curves, CURVES), distance.argmin(1))
+
+
+def test_no_curves_match_nothing() -> None:
+    assert match_curves(torch.zeros(0, 3, 2), CURVES).shape == (0,)
 
 
 def dense_scene() -> Scenario:
