@@ -90,7 +90,8 @@ class RolloutOracle:
         policy = SMARTPolicy(model, self._vocabulary, record=record)
         env.reset(options={"scenario": scene.scenario})
         state = world.state
-        memory = policy.init(state, map_tokens=scene.map_tokens)
+        history = scene.tokenized.tokens.slice(0, HISTORY_MARKS)
+        memory = policy.init(state, map_tokens=scene.map_tokens, history=history)
         map_features = memory.memory.map_memory.features
         poses, infos = [state.current], []
         for _ in range(HISTORY_MARKS, NUM_MARKS):
@@ -99,11 +100,15 @@ class RolloutOracle:
             state = world.state
             poses.append(state.current)
             infos.append(info)
-        recovery_valid = torch.stack([info["recovery_valid"] for info in infos], dim=-1)
+        driven = Trajectory.join(poses)
+        token, recovery_valid = (
+            torch.stack([info[name] for info in infos], dim=-1)
+            for name in ("token", "recovery_valid")
+        )
         learned = recovery_valid & scene.learned[..., None]
         return VisitedStates(
-            tokens=_visited_tokens(scene, poses, infos),
-            recovery_token=env.recovery_tokens(Trajectory.join(poses[:-1]), learned),
+            tokens=_visited_tokens(scene, driven, token),
+            recovery_token=env.recovery_tokens(driven.slice(0, len(infos)), learned),
             recovery_valid=recovery_valid,
             record=record,
             map_features=map_features,
@@ -131,13 +136,11 @@ class RolloutOracle:
 
 
 def _visited_tokens(
-    scene: Scene, poses: list[Trajectory], infos: list[dict[str, Tensor]]
+    scene: Scene, driven: Trajectory, token: Int[Tensor, "*batch agents moves"]
 ) -> MotionTokens:
     # Marks 0 and 1 are history: told in tokens, and the current step is where the rollout began.
     history = scene.tokenized.tokens
     before = HISTORY_MARKS - 1
-    driven = Trajectory.join(poses)
-    token = torch.stack([info["token"] for info in infos], dim=-1)
     return MotionTokens(
         token=torch.cat([history.token[..., :HISTORY_MARKS], token], dim=-1),
         xy=torch.cat([history.xy[..., :before, :], driven.xy], dim=-2),

@@ -1,6 +1,7 @@
 """What has been simulated so far."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -29,7 +30,7 @@ class SimState(TensorTree):
     controlled: Bool[Tensor, "*batch agents"]
     last_action: Action
 
-    @property
+    @cached_property
     def current(self) -> Trajectory:
         """The current step, as a trajectory of length one."""
         return self.history.at(-1)

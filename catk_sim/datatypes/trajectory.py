@@ -61,15 +61,16 @@ class Trajectory(TensorTree):
 
     def gather(self, steps: Int[Tensor, "*batch taken"]) -> "Trajectory":
         """Returns steps chosen by each scenario for itself. Outside the trajectory: invalid."""
-        inside = (steps >= 0) & (steps < self.num_steps)
-        index = steps.clamp(0, self.num_steps - 1)[..., None, :]
-        wide = index[..., None]
+        index = steps.clamp(0, self.num_steps - 1)
+        inside = (index == steps)[..., None, :]
+        narrow = index[..., None, :].expand(*self.valid.shape[:-1], steps.shape[-1])
+        wide = narrow[..., None].expand(*narrow.shape, 2)
         return Trajectory(
-            xy=torch.take_along_dim(self.xy, wide, dim=-2),
-            z=torch.take_along_dim(self.z, index, dim=-1),
-            heading=torch.take_along_dim(self.heading, index, dim=-1),
-            velocity=torch.take_along_dim(self.velocity, wide, dim=-2),
-            valid=torch.take_along_dim(self.valid, index, dim=-1) & inside[..., None, :],
+            xy=self.xy.gather(-2, wide),
+            z=self.z.gather(-1, narrow),
+            heading=self.heading.gather(-1, narrow),
+            velocity=self.velocity.gather(-2, wide),
+            valid=self.valid.gather(-1, narrow) & inside,
         )
 
     def where(self, condition: Bool[Tensor, "*#batch agents"], other: "Trajectory") -> "Trajectory":

@@ -33,7 +33,7 @@ class TokenDynamics(DynamicsModel):
     def forward(
         self, now: Trajectory, action: Int[Tensor, "*batch agents"], agents: AgentMetadata
     ) -> Trajectory:
-        row = self.vocabulary.type_index(agents.type)
+        row = self.vocabulary.row_of_type[agents.type]
         moves = self.vocabulary.poses.to(now.xy.dtype)[row, action][..., 1:, :]
         xy = se2.to_global(moves[..., :2], now.xy, now.heading)
         shape = xy.shape[:-1]

@@ -83,8 +83,8 @@ class ActionInterface:
         data = given.to(torch.int64) if self._scale is None else given.to(self._scale) * self._scale
         if self._for_sdc:  # Nobody else is controlled, so whose row it stands in does not matter.
             data = data[:, None].expand(-1, num_agents, *data.shape[1:])
-        elif data.shape[1] != num_agents:
-            data = _resize(data, num_agents)
+        else:
+            data = resize(data, num_agents)
         return Action(data=data, valid=torch.ones_like(state.controlled))
 
     def _single_space(self) -> spaces.Space:
@@ -112,14 +112,25 @@ class ActionInterface:
         if given.device.type != "cpu" or given.numel() == 0:
             return
         if isinstance(self.dynamics, TokenDynamics):
-            low, high = given.aminmax()
+            low, high = (int(token) for token in given.aminmax())
             num_tokens = self.dynamics.vocabulary.num_tokens
             if low < 0 or high >= num_tokens:
-                raise ValueError(
-                    f"tokens must be from 0 to {num_tokens - 1}, got {int(low)} to {int(high)}"
-                )
+                raise ValueError(f"tokens must be from 0 to {num_tokens - 1}, got {low} to {high}")
         elif not given.isfinite().all():
             raise ValueError("controls must be finite, got NaN or infinity")
+
+
+def resize(values: Tensor, num_agents: int) -> Tensor:
+    """Cuts the agents of every world to a number, or adds padding. If they are as many: nothing.
+
+    Args:
+        values: Of shape (worlds, agents, ...).
+        num_agents: How many are wanted.
+    """
+    if values.shape[1] == num_agents:
+        return values
+    missing = num_agents - values.shape[1]  # Where it is negative, `pad` cuts.
+    return torch.nn.functional.pad(values, (0, 0) * (values.dim() - 2) + (0, missing))
 
 
 def _dynamics(config: EnvConfig) -> DynamicsModel:
@@ -136,9 +147,3 @@ def _vocabulary(config: EnvConfig) -> MotionVocabulary:
     if given is None:
         return MotionVocabulary.default()
     return MotionVocabulary.load(Path(given)) if isinstance(given, str | Path) else given
-
-
-def _resize(data: Tensor, num_agents: int) -> Tensor:
-    data = data[:, :num_agents]
-    missing = num_agents - data.shape[1]
-    return torch.nn.functional.pad(data, (0, 0) * (data.dim() - 2) + (0, missing))

@@ -14,10 +14,10 @@ from typing_extensions import override
 from catk_sim.constants import STEPS_PER_TOKEN
 from catk_sim.datatypes import Scenario, SimState, Trajectory
 from catk_sim.dynamics import TokenDynamics
+from catk_sim.envs.actions import resize
 from catk_sim.envs.infos import Info, to_numpy
 from catk_sim.envs.vector_env import StepResult, WaymoVectorEnv
 from catk_sim.geometry import se2
-from catk_sim.observation import fit
 from catk_sim.tokens.matching import match_step, prepare
 from catk_sim.tokens.sampling import closest_to_pose_among_top_k
 
@@ -92,7 +92,7 @@ class ClosestAmongTopK(VectorWrapper[Any, Any, Any, Any, Any]):
         """
         state = self._waymo.state
         given = torch.as_tensor(actions, device=state.step.device)
-        logits = fit(given, 1, state.controlled.shape[-1])
+        logits = resize(given, state.controlled.shape[-1])
         log = self._cleaned_log(state).gather(state.step[:, None] + STEPS_PER_TOKEN)
         recovers = log.valid[..., 0] & state.controlled
         entries = {"token": self._choose(logits, state, log), "recovery_valid": recovers}
@@ -101,7 +101,7 @@ class ClosestAmongTopK(VectorWrapper[Any, Any, Any, Any, Any]):
             entries["recovery_token"] = recovery[..., 0]
         result = self.env.step(entries["token"])
         num_agents = given.shape[1]
-        entries = {name: fit(entry, 1, num_agents) for name, entry in entries.items()}
+        entries = {name: resize(entry, num_agents) for name, entry in entries.items()}
         return *result[:4], self._extended(result[4], entries)
 
     def recovery_tokens(
@@ -127,25 +127,21 @@ class ClosestAmongTopK(VectorWrapper[Any, Any, Any, Any, Any]):
     def _choose(self, logits: Tensor, state: SimState, log: Trajectory) -> Tensor:
         now, kind = state.current, state.scenario.agents.type
         xy_local, heading_local = _seen_from(now, log)
-
-        def choose(agents: Any) -> Tensor:
-            return closest_to_pose_among_top_k(
-                logits[agents],
-                self.vocabulary,
-                kind[agents],
-                xy_local[..., 0, :][agents],
-                heading_local[..., 0][agents],
-                self.k,
-                has_log=log.valid[..., 0][agents],
-            )
-
+        inputs = (logits, kind, xy_local[..., 0, :], heading_local[..., 0], log.valid[..., 0])
         if logits.device.type != "cpu":
-            return choose(...)
+            return self._choose_for(*inputs)
         # Where it costs nothing to list who is there, the others are left out.
-        present = now.valid[..., 0]
-        token = torch.zeros(kind.shape, dtype=torch.int64)
-        token[present] = choose(present)
-        return token
+        present = now.valid.flatten().nonzero()[:, 0]
+        chosen = self._choose_for(*(part.flatten(0, 1).index_select(0, present) for part in inputs))
+        token = torch.zeros(kind.numel(), dtype=torch.int64)
+        return token.index_copy_(0, present, chosen).view(kind.shape)
+
+    def _choose_for(
+        self, logits: Tensor, kind: Tensor, xy_local: Tensor, heading_local: Tensor, logged: Tensor
+    ) -> Tensor:
+        return closest_to_pose_among_top_k(
+            logits, self.vocabulary, kind, xy_local, heading_local, self.k, has_log=logged
+        )
 
     def _recover(
         self, state: SimState, visited: Trajectory, log: Trajectory, matters: Tensor

@@ -35,9 +35,14 @@ SMALLEST = ScenarioSize(agents=1, steps=1, points=2, features=1, links=0, lights
 
 def collate_to(scenarios: Sequence[Scenario], size: ScenarioSize | None) -> Scenario:
     """Makes a batch that is at least as large as `size` in every dimension."""
-    batch = collate(scenarios)
-    wanted = largest(size_of(batch), size or SMALLEST)
-    return pad_scenario(batch, wanted)
+    return at_least(collate(scenarios), size or SMALLEST)
+
+
+def at_least(batch: Scenario, size: ScenarioSize) -> Scenario:
+    """Adds padding where a batch is smaller than `size`."""
+    given = size_of(batch)
+    wanted = largest(given, size)
+    return batch if wanted == given else pad_scenario(batch, wanted)
 
 
 def largest(one: ScenarioSize, other: ScenarioSize) -> ScenarioSize:
@@ -47,8 +52,6 @@ def largest(one: ScenarioSize, other: ScenarioSize) -> ScenarioSize:
 
 def pad_scenario(batch: Scenario, size: ScenarioSize) -> Scenario:
     """Adds padding to the end of every dimension."""
-    if size_of(batch) == size:
-        return batch
     return build(
         Scenario,
         lambda leaf: _pad(leaf.of(batch), (batch.batch_size, *leaf.shape(size))),

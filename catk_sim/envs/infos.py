@@ -19,10 +19,12 @@ def with_masks(entries: Mapping[str, Any], worlds: np.ndarray) -> Info:
     if not worlds.any():
         return {}
     everyone = bool(worlds.all())
+    devices = {value.device for value in entries.values() if isinstance(value, Tensor)}
+    masks = {device: _mask(worlds, everyone, device) for device in devices}
     info: Info = {}
     for name, value in entries.items():
         info[name] = value if everyone else _blank(value, worlds)
-        info[f"_{name}"] = _mask(value, worlds, everyone)
+        info[f"_{name}"] = masks[value.device] if isinstance(value, Tensor) else worlds.copy()
     return info
 
 
@@ -49,9 +51,7 @@ def _blank(value: Any, worlds: np.ndarray) -> Any:
     return value
 
 
-def _mask(value: Any, worlds: np.ndarray, everyone: bool) -> Any:
-    if not isinstance(value, Tensor):
-        return worlds.copy()
+def _mask(worlds: np.ndarray, everyone: bool, device: torch.device) -> Tensor:
     if everyone:  # Made on the device, so that nobody waits for a copy.
-        return torch.ones(len(worlds), dtype=torch.bool, device=value.device)
-    return torch.as_tensor(worlds, device=value.device)
+        return torch.ones(len(worlds), dtype=torch.bool, device=device)
+    return torch.as_tensor(worlds, device=device)

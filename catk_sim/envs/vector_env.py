@@ -14,6 +14,7 @@ from torch import Tensor
 
 from catk_sim.constants import CURRENT_STEP, STEP_SECONDS
 from catk_sim.datatypes import SimState
+from catk_sim.envs.actions import resize
 from catk_sim.envs.config import RENDER_MODES, EnvConfig, Scenarios
 from catk_sim.envs.infos import Info, of_world, to_numpy, with_masks
 from catk_sim.envs.options import ResetOptions
@@ -21,7 +22,7 @@ from catk_sim.envs.pictures import Pictures, Screen
 from catk_sim.envs.scenarios import ScenarioOrder, load_data, most_agents
 from catk_sim.envs.views import view_space
 from catk_sim.envs.worlds import Outcome, Worlds
-from catk_sim.observation import fit, observation_space
+from catk_sim.observation import observation_space
 
 StepResult = tuple[Any, Any, Any, Any, Info]
 
@@ -275,11 +276,13 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
         return self._result(outcome, {**final, **self._info(outcome, over)})
 
     def _info(self, outcome: Outcome, renewed: np.ndarray) -> Info:
-        everyone = np.ones_like(renewed)
+        always, after_step = self._current_entries(), self._step_entries(outcome)
+        if not renewed.any():
+            return with_masks(self._returned({**always, **after_step}), ~renewed)
         return {
-            **with_masks(self._returned(self._current_entries()), everyone),
-            **with_masks(self._returned(self._step_entries(outcome)), ~renewed),
-            **(with_masks(self._returned(self._reset_entries()), renewed) if renewed.any() else {}),
+            **with_masks(self._returned(always), np.ones_like(renewed)),
+            **with_masks(self._returned(after_step), ~renewed),
+            **with_masks(self._returned(self._reset_entries()), renewed),
         }
 
     def _show(self) -> None:
@@ -291,7 +294,7 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
         nobody = torch.zeros(self.state.controlled.shape, dtype=torch.bool)
         began = torch.as_tensor(self._elapsed == 0)[:, None]
         return {
-            name: nobody if agents is None else fit(agents.cpu(), 1, nobody.shape[1]) & ~began
+            name: nobody if agents is None else resize(agents.cpu(), nobody.shape[1]) & ~began
             for name, agents in zip(("collided", "offroad"), self._happened, strict=True)
         }
 
@@ -322,7 +325,7 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
         return entries
 
     def _slots(self, entry: Tensor) -> Tensor:
-        return fit(entry, 1, self.worlds.sizes.max_agents)
+        return resize(entry, self.worlds.sizes.max_agents)
 
     def _mask(self, worlds: Sequence[int]) -> np.ndarray:
         mask = np.zeros(self.num_envs, dtype=np.bool_)

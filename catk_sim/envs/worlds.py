@@ -18,9 +18,8 @@ from catk_sim.envs.config import EnvConfig
 from catk_sim.envs.episode import (
     SMALLEST,
     Episode,
+    at_least,
     collate_to,
-    largest,
-    pad_scenario,
     pad_state,
     replace_worlds,
 )
@@ -108,7 +107,7 @@ class Worlds:
 
     def load(self, batch: Scenario) -> None:
         """Starts a batch of scenarios, one for each world, in all worlds. It is taken as it is."""
-        batch = pad_scenario(batch, largest(size_of(batch), SMALLEST))
+        batch = at_least(batch, SMALLEST)
         batch = batch.to(self.config.device).to(self.config.dtype)
         self._episode = self._begin(batch, select_controlled(self.config.controlled, batch))
         self._size = size_of(batch)
@@ -157,25 +156,16 @@ class Worlds:
         episode, before = self.episode, self.state
         after = self._advance(before, self.actions.decode(actions, before))
         self._episode = episode.replace(state=after)
-        agents = after.scenario.agents
-        motion = after.history.slice(HISTORY_STEPS - self.steps_per_action, HISTORY_STEPS)
-        collision, offroad = None, None
-        if "collision" in self.config.report:
-            collision = _ever(agents_collide(motion, agents))
-        if episode.edges is not None:
-            judged = motion
-            if self.judges_controlled_only:
-                judged = motion.replace(valid=motion.valid & before.controlled[..., None])
-            offroad = _ever(offroad_indication(judged, after.scenario, episode.edges))
+        collision, offroad = self._infractions(after, episode.edges)
         transition = Transition(before=before, after=after, collision=collision, offroad=offroad)
         agent_reward, reward = self._rewards(transition)
         never = torch.zeros_like(reward, dtype=torch.bool)
-        crashed = never if collision is None else (collision & agents.is_sdc).any(-1)
+        crashed = never if collision is None else (collision & after.scenario.agents.is_sdc).any(-1)
         return Outcome(
             reward=reward,
             agent_reward=agent_reward,
             terminated=crashed if self.config.ends_on_collision else never,
-            truncated=after.step - CURRENT_STEP >= self.config.horizon,
+            truncated=after.step >= CURRENT_STEP + self.config.horizon,
             collision=collision,
             offroad=offroad,
         )
@@ -240,6 +230,22 @@ class Worlds:
             own: Trajectory = motion.slice(start, start + stride)
             state = self.simulator.advance(state, own.where(acts, others), acts | drives)
         return state.replace(last_action=Action(data=action.data, valid=acts))
+
+    def _infractions(
+        self, after: SimState, edges: RoadEdges | None
+    ) -> tuple[Bool[Tensor, "worlds agents"] | None, Bool[Tensor, "worlds agents"] | None]:
+        """Finds who collided in the last action, and who left the road. None where nobody asks."""
+        collision, offroad = None, None
+        if not self.config.report:
+            return collision, offroad
+        motion = after.history.slice(HISTORY_STEPS - self.steps_per_action, HISTORY_STEPS)
+        if "collision" in self.config.report:
+            collision = _ever(agents_collide(motion, after.scenario.agents))
+        if edges is not None:
+            if self.judges_controlled_only:
+                motion = motion.replace(valid=motion.valid & after.controlled[..., None])
+            offroad = _ever(offroad_indication(motion, after.scenario, edges))
+        return collision, offroad
 
     def _rewards(
         self, transition: Transition

@@ -26,7 +26,14 @@ def corner_distance(
         other: The same, in the same frame.
         box_size: Length and width (m).
     """
-    return _mean_corner_distance(_placement(pose), _placement(other), box_size)
+    # Axes come first below, so that whatever broadcasts must have as many dimensions.
+    rank = max(pose.dim(), other.dim(), box_size.dim())
+    pose, other, box_size = (one[(None,) * (rank - one.dim())] for one in (pose, other, box_size))
+    return _mean_corner_distance(
+        _placement(pose[..., :2], pose[..., 2]),
+        _placement(other[..., :2], other[..., 2]),
+        _corners(box_size),
+    )
 
 
 def token_distance(
@@ -46,14 +53,17 @@ def token_distance(
         heading_local: Its heading (rad) in that frame.
         box_size: Length and width (m) of each agent; by default its type's.
     """
-    row = vocabulary.type_index(agent_type)
-    # (*batch, agents, 4, tokens): tokens last, so that the arithmetic runs along memory.
-    ends = _placement(vocabulary.end_poses.to(xy_local.dtype)).transpose(-1, -2).contiguous()
-    goal = _placement(torch.cat([xy_local, heading_local[..., None]], dim=-1))
-    size = vocabulary.size.to(xy_local.dtype)[row] if box_size is None else box_size
-    return _mean_corner_distance(
-        ends[row].transpose(-1, -2), goal[..., None, :], size[..., None, :]
-    )
+    row = vocabulary.row_of_type[agent_type]
+    poses = vocabulary.end_poses.to(xy_local.dtype)
+    ends = _placement(poses[..., :2], poses[..., 2])
+    goal = _placement(xy_local, heading_local)
+    of_type = vocabulary.box_corners.to(xy_local.dtype)
+    corners = of_type[..., row] if box_size is None else _corners(box_size)
+    # One corner after the other: there are many tokens.
+    ends, goal, total = ends[:, row], goal[..., None], goal.new_zeros(())
+    for corner in corners[..., None].split(1, dim=1):
+        total = total + _mean_corner_distance(ends, goal, corner)
+    return total / 4
 
 
 def candidate_distance(
@@ -75,34 +85,39 @@ def candidate_distance(
         heading_local: Its heading (rad) in that frame.
         box_size: Length and width (m) of each agent; by default its type's.
     """
-    row = vocabulary.type_index(agent_type)
-    end = vocabulary.end_poses.to(xy_local.dtype)[row[..., None], candidates]
-    goal = torch.cat([xy_local, heading_local[..., None]], dim=-1)
-    size = vocabulary.size.to(xy_local.dtype)[row] if box_size is None else box_size
-    return corner_distance(end, goal[..., None, :], size[..., None, :])
+    row = vocabulary.row_of_type[agent_type]
+    place = (row * vocabulary.num_tokens)[..., None] + candidates
+    ends = vocabulary.end_placements.to(xy_local.dtype).flatten(1)
+    end = ends.index_select(1, place.flatten()).unflatten(1, place.shape)
+    goal = _placement(xy_local, heading_local)
+    of_type = vocabulary.box_corners.to(xy_local.dtype)
+    corners = of_type[..., row] if box_size is None else _corners(box_size)
+    return _mean_corner_distance(end, goal[..., None], corners[..., None])
 
 
-def _placement(pose: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
+def _placement(
+    xy: Float[Tensor, "*shape 2"], heading: Float[Tensor, "*shape"]
+) -> Float[Tensor, "axes=4 *shape"]:
     """Tells a pose as x, y, cosine and sine."""
-    x, y, heading = pose.unbind(-1)
-    return torch.stack([x, y, heading.cos(), heading.sin()], dim=-1)
+    return torch.stack([*xy.unbind(-1), heading.cos(), heading.sin()])
+
+
+def _corners(box_size: Float[Tensor, "*shape 2"]) -> Float[Tensor, "2 corners=4 *shape"]:
+    """Tells where the corners of boxes are, as `MotionVocabulary.box_corners` does."""
+    length, width = (box_size / 2).unbind(-1)
+    ahead = torch.stack([length, length, -length, -length])
+    left = torch.stack([width, -width, -width, width])
+    return torch.stack([ahead, left])
 
 
 def _mean_corner_distance(
-    placement: Float[Tensor, "*#batch 4"],
-    other: Float[Tensor, "*#batch 4"],
-    box_size: Float[Tensor, "*#batch 2"],
+    placement: Float[Tensor, "axes=4 *#batch"],
+    other: Float[Tensor, "axes=4 *#batch"],
+    corners: Float[Tensor, "2 corners *#batch"],
 ) -> Float[Tensor, "*batch"]:
-    half_length, half_width = (box_size / 2).unbind(-1)
-    x, y, cos, sin = (placement - other).unbind(-1)
-    # The two poses differ by (x, y) at the centre, and by a turn that moves the four corners by
-    # plus or minus a step along each side of the box.
-    along = cos * half_length, sin * half_length
-    across = -sin * half_width, cos * half_width
-    front_x, front_y = x + along[0], y + along[1]
-    back_x, back_y = x - along[0], y - along[1]
-    left_front = torch.hypot(front_x + across[0], front_y + across[1])
-    right_front = torch.hypot(front_x - across[0], front_y - across[1])
-    right_back = torch.hypot(back_x - across[0], back_y - across[1])
-    left_back = torch.hypot(back_x + across[0], back_y + across[1])
-    return (left_front + right_front + right_back + left_back) / 4
+    # The two poses differ by (x, y) at the centre, and by a turn that moves the corners besides.
+    x, y, cos, sin = (placement - other).unbind()
+    ahead, left = corners
+    x = x + cos * ahead - sin * left
+    y = y + sin * ahead + cos * left
+    return torch.hypot(x, y).mean(0)

@@ -28,11 +28,9 @@ def sample_top_k(
     # Rows that `expand` made are equal: one is enough to choose from.
     copies = logits.dim() > 1 and logits.stride(0) == 0
     distinct = logits[:1] if copies else logits
-    tokens = _largest(distinct, k)
+    likely, tokens = top_k(distinct, k)
     shape = (*logits.shape[:-1], k)
-    return _draw(
-        distinct.gather(-1, tokens).expand(shape), tokens.expand(shape), temperature, generator
-    )
+    return _draw(likely.expand(shape), tokens.expand(shape), temperature, generator)
 
 
 def sample_top_p(
@@ -82,8 +80,8 @@ def closest_among_top_k(
             its most likely token.
     """
     _check_k(k, logits)
-    _, tokens = top_k(logits, k)
-    return _nearest(tokens, distance.gather(-1, tokens), has_log)
+    likely, tokens = top_k(logits, k)
+    return _nearest(tokens, likely, distance.gather(-1, tokens), has_log)
 
 
 def closest_to_pose_among_top_k(
@@ -111,64 +109,71 @@ def closest_to_pose_among_top_k(
         box_size: Length and width (m) of each agent; by default its type's.
     """
     _check_k(k, logits)
-    _, tokens = top_k(logits, k)
+    likely, tokens = top_k(logits, k)
     distance = candidate_distance(
         vocabulary, agent_type, tokens, xy_local, heading_local, box_size=box_size
     )
-    return _nearest(tokens, distance, has_log)
+    return _nearest(tokens, likely, distance, has_log)
 
 
 def top_k(
     logits: Float[Tensor, "*batch tokens"], k: int
 ) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
-    """Returns the `k` largest logits, the largest first, and their tokens: as `Tensor.topk`."""
-    tokens = _largest(logits, k)
-    values, order = logits.gather(-1, tokens).sort(dim=-1, descending=True)
-    return values, tokens.gather(-1, order)
-
-
-def _largest(logits: Float[Tensor, "*batch tokens"], k: int) -> Int[Tensor, "*batch k"]:
-    """Finds the `k` largest logits, in any order.
+    """Finds the `k` largest logits and their tokens, in any order.
 
     Takes the `k` groups of tokens with the largest maxima first: no other group can hold one of
     the `k` largest. Choosing is slow, so few should be chosen from.
     """
     num_groups = logits.shape[-1] // _GROUP
     if logits.shape[-1] % _GROUP or 2 * k > num_groups:
-        return _chosen(logits, k)
-    # (*batch, members, groups)
-    groups = logits.unflatten(-1, (_GROUP, num_groups))
-    best = _chosen(groups.amax(-2), k)
-    members = groups.gather(-1, best[..., None, :].expand(*best.shape[:-1], _GROUP, k))
-    place = _chosen(members.flatten(-2), k)
-    return best.gather(-1, place % k) + num_groups * (place // k)
+        tokens = _chosen(logits, k)
+        return logits.gather(-1, tokens), tokens
+    best = _chosen(logits.unflatten(-1, (_GROUP, num_groups)).amax(-2), k)
+    first = torch.arange(0, logits.shape[-1], num_groups, device=logits.device)
+    # (*batch, members, groups), flattened
+    members = (best[..., None, :] + first[:, None]).flatten(-2)
+    values = logits.gather(-1, members)
+    place = _chosen(values, k)
+    return values.gather(-1, place), members.gather(-1, place)
 
 
 _GROUP = 8
 
 
 def _chosen(values: Float[Tensor, "*batch tokens"], k: int) -> Int[Tensor, "*batch k"]:
-    """Finds the `k` largest values, in any order."""
+    """Finds the places of the `k` largest values, in any order."""
+    if values.device.type != "cpu" or values.dtype != torch.float32:
+        return values.topk(k, sorted=False).indices
+    # NumPy partitions with vector instructions, torch does not.
     length = values.shape[-1]
-    if values.device.type == "cpu" and values.dtype == torch.float32:
-        # NumPy partitions with vector instructions, torch does not.
-        rows = values.detach().numpy().reshape(-1, length)
-        least = np.partition(rows, length - k, axis=-1)[:, length - k]
-        chosen = np.flatnonzero(rows >= least[:, None])
-        # Where values are equal, there may be more of them.
-        if len(chosen) == k * len(rows):
-            return torch.from_numpy(chosen % length).view(*values.shape[:-1], k)
-    return values.topk(k, sorted=False).indices
+    rows = values.detach().numpy().reshape(-1, length)
+    least = np.partition(rows, length - k, axis=-1)[:, length - k]
+    is_chosen = rows >= least[:, None]
+    chosen = np.flatnonzero(is_chosen)
+    if len(chosen) == k * len(rows):
+        places = chosen.reshape(-1, k) - length * np.arange(len(rows))[:, None]
+    else:  # In rows with equal values there may be more of them.
+        clear = is_chosen.sum(-1) == k
+        places = np.empty((len(rows), k), dtype=np.int64)
+        places[clear] = np.flatnonzero(is_chosen[clear]).reshape(-1, k) % length
+        places[~clear] = torch.from_numpy(rows[~clear]).topk(k, sorted=False).indices
+    return torch.from_numpy(places).view(*values.shape[:-1], k)
 
 
 def _nearest(
-    top_k: Int[Tensor, "*batch k"],
+    tokens: Int[Tensor, "*batch k"],
+    logits: Float[Tensor, "*batch k"],
     distance: Float[Tensor, "*batch k"],
     has_log: Bool[Tensor, "*batch"],
 ) -> Int[Tensor, "*batch"]:
-    # The most likely token comes first.
-    choice = torch.where(has_log, distance.argmin(-1), 0)
-    return top_k.gather(-1, choice[..., None]).squeeze(-1)
+    """Chooses the nearest token, and of equally near ones the likeliest."""
+    # Without a log, all are equally near.
+    distance = distance * has_log[..., None]
+    is_farther = distance > distance.amin(-1, keepdim=True)
+    # What is farther stays behind even what has probability zero.
+    finite = logits.clamp(min=torch.finfo(logits.dtype).min)
+    choice = finite.masked_fill(is_farther, -torch.inf).argmax(-1, keepdim=True)
+    return tokens.gather(-1, choice).squeeze(-1)
 
 
 def _draw(

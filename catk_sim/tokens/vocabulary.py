@@ -140,9 +140,12 @@ class MotionVocabulary(TensorTree):
     @staticmethod
     def type_index(agent_type: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
         """Finds the row of each `AgentType`. Agents of other and unset types move as vehicles."""
-        is_pedestrian = agent_type == AgentType.PEDESTRIAN
-        is_cyclist = agent_type == AgentType.CYCLIST
-        return is_pedestrian.to(torch.int64) + 2 * is_cyclist.to(torch.int64)
+        return (agent_type == AgentType.PEDESTRIAN) + 2 * (agent_type == AgentType.CYCLIST)
+
+    @cached_property
+    def row_of_type(self) -> Int[Tensor, " kinds"]:
+        """The row of each `AgentType`: `type_index` as a table, for who asks at every step."""
+        return self.type_index(torch.arange(len(AgentType), device=self.poses.device))
 
     @property
     def num_tokens(self) -> int:
@@ -153,6 +156,21 @@ class MotionVocabulary(TensorTree):
     def end_poses(self) -> Float[Tensor, "types tokens 3"]:
         """Where each token leads: x (m), y (m), heading (rad)."""
         return self.poses[:, :, -1]
+
+    @cached_property
+    def end_placements(self) -> Float[Tensor, "4 types tokens"]:
+        """Where each token leads: x (m), y (m), cosine and sine of the heading."""
+        x, y, heading = self.end_poses.unbind(-1)
+        return torch.stack([x, y, heading.cos(), heading.sin()])
+
+    @cached_property
+    def box_corners(self) -> Float[Tensor, "2 4 types"]:
+        """Where the corners of each type's box are, seen from its centre: ahead and left (m).
+
+        In the order of `end_corners`.
+        """
+        center = torch.zeros_like(self.size)
+        return box_corners(center, center[:, 0], self.size).permute(2, 1, 0).contiguous()
 
     @property
     def end_corners(self) -> Float[Tensor, "types tokens 4 2"]:

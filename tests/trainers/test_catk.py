@@ -40,6 +40,19 @@ def test_with_all_tokens_the_rollout_is_the_log_told_in_tokens(
     torch.testing.assert_close(visited.xy[whole], logged.xy[whole], atol=1e-3, rtol=0)
 
 
+def test_with_all_tokens_what_is_learnt_is_what_was_played(
+    model: SMART, batch: Scene, vocabulary: MotionVocabulary
+) -> None:
+    visited = drive(model, batch, k=vocabulary.num_tokens)
+    learnt = visited.recovery_valid & batch.learned[..., None]
+    assert learnt.sum() > 0
+    row = vocabulary.type_index(batch.scenario.agents.type)[..., None]
+    # Not the tokens themselves: two of them stand still.
+    played = vocabulary.end_poses[row, visited.tokens.token[..., HISTORY_MARKS:]]
+    recovering = vocabulary.end_poses[row, visited.recovery_token]
+    torch.testing.assert_close(recovering[learnt], played[learnt])
+
+
 def test_an_agent_that_the_log_has_lost_takes_its_most_likely_token(
     model: SMART, batch: Scene
 ) -> None:

@@ -168,6 +168,19 @@ def test_worlds_that_restart_have_no_recovery(scenarios: list[Scenario]) -> None
     assert not second["_token"].any()
 
 
+def test_infos_have_a_row_for_every_row_of_logits(scenarios: list[Scenario]) -> None:
+    env, exact = make(4, scenarios, max_agents=9), make(4, scenarios)
+    logits = random_logits(env)
+    num_agents = logits.shape[1]
+    wide = torch.nn.functional.pad(logits, (0, 0, 0, 9 - num_agents))
+    *_, info = env.step(wide)
+    *_, expected = exact.step(logits)
+    for name in ("token", "recovery_token", "recovery_valid"):
+        assert info[name].shape == (2, 9)
+        assert torch.equal(info[name][:, :num_agents], expected[name])
+    assert not info["recovery_valid"][:, num_agents:].any()
+
+
 def test_it_refuses_an_environment_without_tokens_for_every_agent() -> None:
     for changes in ({"action": "delta"}, {"controlled": "sdc"}):
         with pytest.raises(ValueError, match="one action per agent"):

@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from catk_sim.datasets import ScenarioDataset, open_scenarios
 from catk_sim.datasets.batching import collate
 from catk_sim.datasets.conversion import convert
+from catk_sim.datasets.schema import size_of
 from catk_sim.datatypes import Scenario
 from catk_sim.envs import WaymoVectorEnv
 from catk_sim.envs.infos import to_numpy
@@ -319,3 +320,21 @@ def test_every_world_is_drawn() -> None:
     assert pictures is not None
     assert len(pictures) == 2
     assert make_vec(2).render() is None
+
+
+def test_a_mask_in_numpy_is_the_callers_own() -> None:
+    env = make_vec(2)
+    _, info = env.reset(seed=0)
+    info["_step"][:] = False
+    assert info["_controlled"].all()
+    assert info["_scenario_id"].all()
+
+
+def test_a_batch_without_a_map_gets_the_padding_that_its_scenario_gets() -> None:
+    empty = variations.without_map(variations.crowd(4, seed=1))
+    sizes = []
+    for given in (collate([empty]), empty):
+        env = make_vec(1, data=None)
+        env.reset(options={"scenario": given})
+        sizes.append(size_of(env.state.scenario))
+    assert sizes[0] == sizes[1]

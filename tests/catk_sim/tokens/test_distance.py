@@ -7,7 +7,10 @@ from catk_sim.geometry.boxes import box_corners
 from catk_sim.tokens import candidate_distance, corner_distance, token_distance
 from tests import scenes
 
-VOCABULARY = scenes.arc_vocabulary().to(torch.float64)
+ARCS = scenes.arc_vocabulary().to(torch.float64)
+# The moves of pedestrians and cyclists differ from those of vehicles.
+SCALE = torch.tensor([1.0, 0.3, 0.7], dtype=torch.float64)[:, None, None, None]
+VOCABULARY = ARCS.replace(poses=ARCS.poses * SCALE)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -38,6 +41,20 @@ def test_a_turn_on_the_spot_moves_the_corners_by_its_chord() -> None:
     here, turned = torch.zeros(3), torch.tensor([0.0, 0.0, torch.pi])
     distance = corner_distance(here, turned, torch.tensor([3.0, 4.0]))
     torch.testing.assert_close(distance, torch.tensor(5.0))
+
+
+def test_whatever_has_fewer_dimensions_is_measured_for_all() -> None:
+    poses = torch.rand(2, 7, 3, dtype=torch.float64)
+    size = torch.tensor([4.0, 2.0], dtype=torch.float64)
+    sizes = size * torch.tensor([[[1.0]], [[2.0]]], dtype=torch.float64)
+    here = torch.zeros(3, dtype=torch.float64)
+    every = corner_distance(poses, here, size)
+    assert torch.equal(every, corner_distance(here, poses, size))
+    for row, column in [(0, 0), (1, 6)]:
+        one = corner_distance(poses[row, column], here, size)
+        torch.testing.assert_close(every[row, column], one)
+    assert torch.equal(corner_distance(poses[0], here, sizes)[0], every[0])
+    assert corner_distance(poses[0], here, sizes).shape == (2, 7)
 
 
 @given(seed=SEEDS)

@@ -25,6 +25,10 @@ def shares(draws: torch.Tensor) -> torch.Tensor:
     return torch.bincount(draws, minlength=4) / len(draws)
 
 
+def largest_first(values: torch.Tensor) -> torch.Tensor:
+    return values.sort(dim=-1, descending=True).values
+
+
 def test_cat_1_is_greedy() -> None:
     assert closest_among_top_k(LOGITS, DISTANCE, k=1, has_log=LOGGED) == 0
 
@@ -39,6 +43,17 @@ def test_cat_all_is_the_nearest() -> None:
 
 def test_without_a_log_cat_k_takes_the_most_likely() -> None:
     assert closest_among_top_k(LOGITS.flip(0), DISTANCE, k=3, has_log=~LOGGED) == 3
+
+
+def test_of_equally_near_tokens_cat_k_takes_the_likeliest() -> None:
+    distance = torch.tensor([9.0, 5.0, 5.0, 5.0])
+    assert closest_among_top_k(LOGITS, distance, k=4, has_log=LOGGED) == 1
+    assert closest_among_top_k(LOGITS.flip(0), distance, k=4, has_log=LOGGED) == 3
+
+
+def test_even_an_impossible_token_is_taken_where_it_is_the_nearest() -> None:
+    logits = torch.tensor([0.0, -torch.inf, -torch.inf, -torch.inf])
+    assert closest_among_top_k(logits, LOGITS, k=4, has_log=LOGGED) == 3
 
 
 @given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, VOCABULARY.num_tokens))
@@ -150,9 +165,8 @@ def test_impossible_arguments_are_refused() -> None:
 def test_the_largest_logits_are_found_in_two_stages(num_tokens: int, k: int) -> None:
     logits = torch.randn(3, 5, num_tokens, generator=torch.Generator().manual_seed(0))
     values, tokens = top_k(logits, k)
-    expected = logits.topk(k)
-    assert torch.equal(values, expected.values)
-    assert torch.equal(tokens, expected.indices)
+    assert torch.equal(values, logits.gather(-1, tokens))
+    assert torch.equal(tokens.sort(-1).values, logits.topk(k).indices.sort(-1).values)
 
 
 @pytest.mark.parametrize("k", [1, 3, 48])
@@ -162,14 +176,26 @@ def test_of_equal_logits_no_more_than_k_are_found(k: int) -> None:
     values, tokens = top_k(logits, k)
     assert values.shape == tokens.shape == (3, k)
     assert all(len(set(row)) == k for row in tokens.tolist())
-    assert (tokens[:, 0] == 0).all()
-    assert torch.equal(values, logits.topk(k).values)
+    assert (tokens == 0).any(-1).all()
+    assert torch.equal(largest_first(values), logits.topk(k).values)
+
+
+@pytest.mark.parametrize("row", [0, 2])
+def test_equal_logits_in_a_row_change_nothing_in_others(row: int) -> None:
+    logits = torch.randn(5, 2048, generator=torch.Generator().manual_seed(0))
+    expected = top_k(logits, 48)[1]
+    tied = logits.clone()
+    tied[row, 100:200] = 9.0
+    found = top_k(tied, 48)[1]
+    others = torch.arange(5) != row
+    assert torch.equal(found[others], expected[others])
+    assert ((found[row] >= 100) & (found[row] < 200)).all()
 
 
 def test_the_largest_logits_are_found_in_any_precision() -> None:
     logits = torch.randn(3, 2048, dtype=torch.float64)
     for some in (logits, logits.to(torch.bfloat16), logits[:0]):
-        assert torch.equal(top_k(some, 48)[0], some.topk(48).values)
+        assert torch.equal(largest_first(top_k(some, 48)[0]), some.topk(48).values)
 
 
 def test_copies_of_a_row_are_drawn_from_each_by_itself(generator: torch.Generator) -> None:

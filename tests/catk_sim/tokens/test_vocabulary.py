@@ -179,3 +179,22 @@ def test_the_shipped_vocabulary_reaches_real_speeds() -> None:
     ahead = MotionVocabulary.default().end_poses[..., 0]
     assert (ahead.amax(-1) > torch.tensor([15.0, 1.5, 5.0])).all()  # Metres in half a second.
     assert (ahead.amin(-1) < torch.tensor([-0.5, -0.1, -0.1])).all()
+
+
+def test_the_table_of_rows_is_what_the_rows_are_found_by(vocabulary: MotionVocabulary) -> None:
+    kinds = torch.tensor(list(AgentType))
+    assert torch.equal(vocabulary.row_of_type[kinds], vocabulary.type_index(kinds))
+
+
+def test_corners_lie_about_the_centre_where_a_token_does_not_move(
+    vocabulary: MotionVocabulary,
+) -> None:
+    assert not vocabulary.end_poses[:, 0].any()
+    expected = vocabulary.end_corners[:, 0].permute(2, 1, 0)
+    torch.testing.assert_close(vocabulary.box_corners, expected, atol=0, rtol=0)
+
+
+def test_placements_tell_the_ends_of_tokens(vocabulary: MotionVocabulary) -> None:
+    x, y, cos, sin = vocabulary.end_placements
+    assert torch.equal(torch.stack([x, y], dim=-1), vocabulary.end_poses[..., :2])
+    torch.testing.assert_close(torch.atan2(sin, cos), vocabulary.end_poses[..., 2])
