@@ -51,7 +51,7 @@ class Poses:
         shape = cell.amax(dim=0).flip(0) + 1
         key, order = ((self.group * shape[0] + cell[:, 1]) * shape[1] + cell[:, 0]).sort()
         return Grid(
-            xy=self.xy.contiguous(),
+            xy=self.xy.index_select(0, order),
             origin=origin,
             size=size,
             reach=_CELLS_PER_RADIUS,

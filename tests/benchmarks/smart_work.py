@@ -24,6 +24,7 @@ from policies.smart.nodes import AgentNodes
 from policies.smart.policy import SMARTPolicy
 from trainers.bc import behavior_cloning_loss
 from trainers.catk import RolloutOracle, catk_loss
+from trainers.cli import ask_for_large_pages
 from trainers.configs import FitConfig
 from trainers.optimizer import AdamW
 from trainers.scenes import Scene, collate_scenes, make_scene
@@ -131,6 +132,7 @@ def edges(model: SMART, scene: Scene) -> str:
 
 def measure(data: str, work: str, size: str, threads: int, rounds: int) -> Cost:
     """Runs a piece of work a few times, after a first time if it is short; keeps the least."""
+    ask_for_large_pages()  # As all trainers do.
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = SMART(SMARTConfig.preset(size), MotionVocabulary.default())

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,3 +142,32 @@ def test_a_seed_between_colons_is_no_picture(capsys: pytest.CaptureFixture[str])
     evaluate.print_table(figures, "100 scenarios of synthetic:100:1")
 
     assert "synthetic:100:1" in capsys.readouterr().out
+
+
+PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+MAPPED = Path("/proc/self/smaps_rollup")
+
+
+@pytest.mark.skipif(
+    not MAPPED.exists() or not PAGES.exists() or "[madvise]" not in PAGES.read_text(),
+    reason="the system gives large pages to all who need memory, or to nobody",
+)
+@pytest.mark.parametrize(("wish", "least"), [("", 60), ("0", 0)])
+def test_trainers_get_their_memory_in_large_pages(wish: str, least: int) -> None:
+    """Torch reads the wish when the first tensor is made: none must be on import."""
+    script = f"""
+import torch
+from trainers import bc, catk, cli, evaluate, ppo, submit
+def measure(arguments):
+    kept = torch.ones(2**24)
+    print(next(line for line in open({str(MAPPED)!r}) if "AnonHuge" in line))
+cli.run_trainer(measure)
+"""
+    environment = {name: value for name, value in os.environ.items() if "THP" not in name}
+    if wish:
+        environment["THP_MEM_ALLOC_ENABLE"] = wish
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
+    )
+    megabytes = int(done.stdout.split()[1]) // 1024
+    assert least <= megabytes <= least + 8

@@ -86,8 +86,8 @@ int relate(struct poses destinations, struct poses sources, const int64_t *desti
 struct grid {
     int64_t count;
     const int64_t *key;    /* The cell of each, in order. */
-    const int64_t *source; /* Which source it is. */
-    const float *xy;
+    const int64_t *source; /* Which source it is, */
+    const float *xy;       /* and where. */
     const float *origin;   /* The least coordinates, where row and column 0 begin. */
     float size;            /* Of a cell. */
     int64_t num_rows;      /* Of a group. */
@@ -95,16 +95,12 @@ struct grid {
     int64_t reach; /* How many cells a radius reaches in each direction. */
 };
 
+/* The first source whose cell is not before one. Written so that no branch is to be guessed. */
 INLINE int64_t first_from(const struct grid *grid, int64_t key) {
-    int64_t low = 0, high = grid->count;
-    while (low < high) {
-        int64_t middle = (low + high) / 2;
-        if (grid->key[middle] < key)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
+    const int64_t *low = grid->key;
+    for (int64_t count = grid->count; count; count -= (count + 1) / 2)
+        low += low[count / 2] < key ? (count + 1) / 2 : 0;
+    return low - grid->key;
 }
 
 /* The cells in reach of a place, from the first to the last; the first is greater if none is. */
@@ -120,6 +116,11 @@ INLINE struct range in_reach(const struct grid *grid, int axis, const float *xy,
     return (struct range){first < 0 ? 0 : first, last < count ? last : count - 1};
 }
 
+INLINE int is_near(const float *xy, const float *other, float limit) {
+    float x = other[0] - xy[0], y = other[1] - xy[1];
+    return x * x + y * y < limit;
+}
+
 /* Counts the sources within a radius of each destination, but not itself if the destinations are
    the sources. Where `to` is not null, lists them: destination and source, those of destination i
    from `starts[i]` on. */
@@ -128,22 +129,24 @@ int search(const struct grid *grid, const float *xy, const int64_t *group, int a
            int64_t begin, int64_t end) {
     float limit = radius * radius;
     for (int64_t i = begin; i < end; i++) {
-        struct range rows = in_reach(grid, 1, xy + 2 * i, grid->num_rows);
-        struct range columns = in_reach(grid, 0, xy + 2 * i, grid->num_columns);
-        int64_t found = 0;
+        const float *here = xy + 2 * i;
+        struct range rows = in_reach(grid, 1, here, grid->num_rows);
+        struct range columns = in_reach(grid, 0, here, grid->num_columns);
+        /* Itself is as near as can be. */
+        int64_t found = to || !are_sources || !is_near(here, here, limit) ? 0 : -1;
         for (int64_t row = rows.first; row <= rows.last && columns.first <= columns.last; row++) {
             /* Cells of a row follow each other. */
             int64_t line = (group[i] * grid->num_rows + row) * grid->num_columns;
-            for (int64_t j = first_from(grid, line + columns.first);
-                 j < grid->count && grid->key[j] <= line + columns.last; j++) {
-                int64_t source = grid->source[j];
-                float x = grid->xy[2 * source] - xy[2 * i];
-                float y = grid->xy[2 * source + 1] - xy[2 * i + 1];
-                if (!(x * x + y * y < limit) || (are_sources && source == i)) continue;
-                if (to) {
-                    of[starts[i] + found] = i;
-                    to[starts[i] + found] = source;
-                }
+            int64_t first = first_from(grid, line + columns.first);
+            int64_t last = first;
+            while (last < grid->count && grid->key[last] <= line + columns.last) last++;
+            for (int64_t j = first; j < last && !to; j++)
+                found += is_near(here, grid->xy + 2 * j, limit);
+            for (int64_t j = first; j < last && to; j++) {
+                if (!is_near(here, grid->xy + 2 * j, limit)) continue;
+                if (are_sources && grid->source[j] == i) continue;
+                of[starts[i] + found] = i;
+                to[starts[i] + found] = grid->source[j];
                 found++;
             }
         }

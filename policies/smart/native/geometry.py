@@ -59,7 +59,7 @@ class Grid:
     """Sources in square cells, sorted by cell. Cells of a row follow each other.
 
     Attributes:
-        xy: Where sources are (m).
+        xy: Where sources are (m), in the order of `key`.
         origin: The least coordinates (m), where row and column 0 begin.
         size: Of a cell (m).
         reach: How many cells a radius reaches in each direction.
