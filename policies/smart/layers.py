@@ -240,6 +240,7 @@ class _Layers(nn.Sequential):
         return (
             takes(features)
             and takes(weight)
+            and features.shape[-1] == self._sizes[0]
             and fits_linear(*self._sizes[1:])
             and not torch.is_autocast_enabled("cpu")
         )

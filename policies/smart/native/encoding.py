@@ -279,6 +279,7 @@ class Curves:
         """Embeds rows of numbers, up to the last layer; `extra` is added before normalising."""
         numbers, features = numbers.contiguous(), numbers.new_empty(len(numbers), len(self.gain))
         given = None if extra is None else extra.contiguous()
+        assert given is None or given.shape == features.shape
         self._run("embed", (numbers, given, features))
         return features
 
@@ -293,6 +294,7 @@ class Curves:
     def _run(self, kernel: str, tensors: Sequence[Tensor | None]) -> None:
         numbers = tensors[0]
         assert numbers is not None
+        assert numbers.shape[1] == self.structure.columns
         pointers_to = (POINTER(None if each is None else each.data_ptr()) for each in tensors)
         arguments = (ctypes.byref(self.structure), *pointers_to)
         threads.run(kernel, arguments, len(numbers), cost=self._cost)

@@ -4,6 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from policies.smart.layers import MLP, MLPEmbedding
@@ -72,5 +73,7 @@ def test_other_sizes_and_numbers_are_left_to_torch() -> None:
     with torch.no_grad():
         assert odd(torch.zeros(2, 3)).shape == (2, 12)
         assert network(MLP).double()(torch.zeros(2, 3).double()).dtype == torch.float64
+        with pytest.raises((RuntimeError, TypeCheckError)):
+            network(MLP)(torch.zeros(2, 4))
         with pytest.raises(RuntimeError, match="dtype"):
             network(MLP).double()(torch.zeros(2, 3))
