@@ -161,7 +161,8 @@ def observe(
     lights, lights_valid = _lights(state, frame, sizes.max_lights)
     return {
         "agents": fit(_finish(agents, agents_valid), 1, sizes.max_agents),
-        "agents_valid": fit(agents_valid, 1, sizes.max_agents),
+        # A copy: what a learner does to it must not change the state.
+        "agents_valid": fit(agents_valid.clone(), 1, sizes.max_agents),
         "agent_attributes": fit(_attributes(state), 1, sizes.max_agents),
         "map": _finish(seen, seen_valid),
         "map_valid": seen_valid,
@@ -321,7 +322,9 @@ def _finish(
 
 
 def fit(values: Tensor, dim: int, length: int) -> Tensor:
-    """Cuts one dimension to a length, or pads it with zeros."""
+    """Cuts one dimension to a length, or pads it with zeros. Returns what fits as it is."""
+    if values.shape[dim] == length:
+        return values
     values = values.narrow(dim, 0, min(length, values.shape[dim]))
     missing = length - values.shape[dim]
     after = values.dim() - 1 - dim

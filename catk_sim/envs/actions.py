@@ -17,6 +17,7 @@ from catk_sim.dynamics import (
     TokenDynamics,
 )
 from catk_sim.envs.config import EnvConfig
+from catk_sim.observation import fit
 from catk_sim.tokens import MotionVocabulary
 
 # Powers of two, so that scaling an action and back is exact; but the bicycle has bounds of its own.
@@ -84,7 +85,7 @@ class ActionInterface:
         if self._for_sdc:  # Nobody else is controlled, so whose row it stands in does not matter.
             data = data[:, None].expand(-1, num_agents, *data.shape[1:])
         else:
-            data = resize(data, num_agents)
+            data = fit(data, 1, num_agents)
         return Action(data=data, valid=torch.ones_like(state.controlled))
 
     def _single_space(self) -> spaces.Space:
@@ -118,19 +119,6 @@ class ActionInterface:
                 raise ValueError(f"tokens must be from 0 to {num_tokens - 1}, got {low} to {high}")
         elif not given.isfinite().all():
             raise ValueError("controls must be finite, got NaN or infinity")
-
-
-def resize(values: Tensor, num_agents: int) -> Tensor:
-    """Cuts the agents of every world to a number, or adds padding. If they are as many: nothing.
-
-    Args:
-        values: Of shape (worlds, agents, ...).
-        num_agents: How many are wanted.
-    """
-    if values.shape[1] == num_agents:
-        return values
-    missing = num_agents - values.shape[1]  # Where it is negative, `pad` cuts.
-    return torch.nn.functional.pad(values, (0, 0) * (values.dim() - 2) + (0, missing))
 
 
 def _dynamics(config: EnvConfig) -> DynamicsModel:

@@ -14,10 +14,10 @@ from typing_extensions import override
 from catk_sim.constants import STEPS_PER_TOKEN
 from catk_sim.datatypes import Scenario, SimState, Trajectory
 from catk_sim.dynamics import TokenDynamics
-from catk_sim.envs.actions import resize
 from catk_sim.envs.infos import Info, to_numpy
 from catk_sim.envs.vector_env import StepResult, WaymoVectorEnv
 from catk_sim.geometry import se2
+from catk_sim.observation import fit
 from catk_sim.tokens.matching import match_step, prepare
 from catk_sim.tokens.sampling import closest_to_pose_among_top_k
 
@@ -92,7 +92,7 @@ class ClosestAmongTopK(VectorWrapper[Any, Any, Any, Any, Any]):
         """
         state = self._waymo.state
         given = torch.as_tensor(actions, device=state.step.device)
-        logits = resize(given, state.controlled.shape[-1])
+        logits = fit(given, 1, state.controlled.shape[-1])
         log = self._cleaned_log(state).gather(state.step[:, None] + STEPS_PER_TOKEN)
         recovers = log.valid[..., 0] & state.controlled
         entries = {"token": self._choose(logits, state, log), "recovery_valid": recovers}
@@ -101,7 +101,7 @@ class ClosestAmongTopK(VectorWrapper[Any, Any, Any, Any, Any]):
             entries["recovery_token"] = recovery[..., 0]
         result = self.env.step(entries["token"])
         num_agents = given.shape[1]
-        entries = {name: resize(entry, num_agents) for name, entry in entries.items()}
+        entries = {name: fit(entry, 1, num_agents) for name, entry in entries.items()}
         return *result[:4], self._extended(result[4], entries)
 
     def recovery_tokens(

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from catk_sim.constants import CURRENT_STEP, STEP_SECONDS
 from catk_sim.datatypes import SimState
-from catk_sim.envs.actions import resize
 from catk_sim.envs.config import RENDER_MODES, EnvConfig, Scenarios
 from catk_sim.envs.infos import Info, of_world, to_numpy, with_masks
 from catk_sim.envs.options import ResetOptions
@@ -22,7 +21,7 @@ from catk_sim.envs.pictures import Pictures, Screen
 from catk_sim.envs.scenarios import ScenarioOrder, load_data, most_agents
 from catk_sim.envs.views import view_space
 from catk_sim.envs.worlds import Outcome, Worlds
-from catk_sim.observation import observation_space
+from catk_sim.observation import fit, observation_space
 
 StepResult = tuple[Any, Any, Any, Any, Info]
 
@@ -294,7 +293,7 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
         nobody = torch.zeros(self.state.controlled.shape, dtype=torch.bool)
         began = torch.as_tensor(self._elapsed == 0)[:, None]
         return {
-            name: nobody if agents is None else resize(agents.cpu(), nobody.shape[1]) & ~began
+            name: nobody if agents is None else fit(agents.cpu(), 1, nobody.shape[1]) & ~began
             for name, agents in zip(("collided", "offroad"), self._happened, strict=True)
         }
 
@@ -325,7 +324,7 @@ class WaymoVectorEnv(VectorEnv[Any, Any, Any]):
         return entries
 
     def _slots(self, entry: Tensor) -> Tensor:
-        return resize(entry, self.worlds.sizes.max_agents)
+        return fit(entry, 1, self.worlds.sizes.max_agents)
 
     def _mask(self, worlds: Sequence[int]) -> np.ndarray:
         mask = np.zeros(self.num_envs, dtype=np.bool_)

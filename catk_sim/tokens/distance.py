@@ -57,8 +57,7 @@ def token_distance(
     poses = vocabulary.end_poses.to(xy_local.dtype)
     ends = _placement(poses[..., :2], poses[..., 2])
     goal = _placement(xy_local, heading_local)
-    of_type = vocabulary.box_corners.to(xy_local.dtype)
-    corners = of_type[..., row] if box_size is None else _corners(box_size)
+    corners = _corners_of(vocabulary, row, box_size, xy_local.dtype)
     # One corner after the other: there are many tokens.
     ends, goal, total = ends[:, row], goal[..., None], goal.new_zeros(())
     for corner in corners[..., None].split(1, dim=1):
@@ -90,8 +89,7 @@ def candidate_distance(
     ends = vocabulary.end_placements.to(xy_local.dtype).flatten(1)
     end = ends.index_select(1, place.flatten()).unflatten(1, place.shape)
     goal = _placement(xy_local, heading_local)
-    of_type = vocabulary.box_corners.to(xy_local.dtype)
-    corners = of_type[..., row] if box_size is None else _corners(box_size)
+    corners = _corners_of(vocabulary, row, box_size, xy_local.dtype)
     return _mean_corner_distance(end, goal[..., None], corners[..., None])
 
 
@@ -108,6 +106,16 @@ def _corners(box_size: Float[Tensor, "*shape 2"]) -> Float[Tensor, "2 corners=4 
     ahead = torch.stack([length, length, -length, -length])
     left = torch.stack([width, -width, -width, width])
     return torch.stack([ahead, left])
+
+
+def _corners_of(
+    vocabulary: MotionVocabulary,
+    row: Int[Tensor, "*shape"],
+    box_size: Float[Tensor, "*shape 2"] | None,
+    dtype: torch.dtype,
+) -> Float[Tensor, "2 corners=4 *shape"]:
+    """Tells where the corners of agents' boxes are; by default those of their types."""
+    return vocabulary.box_corners.to(dtype)[..., row] if box_size is None else _corners(box_size)
 
 
 def _mean_corner_distance(

@@ -18,6 +18,7 @@ from catk_sim.observation import (
     MAP_CLASSES,
     POINT_SPACING,
     ObservationSizes,
+    fit,
     observable_points,
     observation_space,
     observe,
@@ -27,6 +28,8 @@ from tests.catk_sim.envs import variations
 from tests.scenes import straight_road
 
 SIZES = ObservationSizes(max_agents=4, max_map_points=50, max_lights=2)
+
+VALUES = torch.arange(12.0).reshape(2, 3, 2)
 
 
 def start(scenario: Scenario) -> SimState:
@@ -220,3 +223,27 @@ def test_headings_are_seen_as_directions() -> None:
         atol=1e-4,
         rtol=0,
     )
+
+
+def test_as_many_agents_as_are_wanted_are_left_as_they_are() -> None:
+    assert fit(VALUES, 1, 3) is VALUES
+
+
+def test_agents_beyond_the_number_are_cut_off() -> None:
+    assert torch.equal(fit(VALUES, 1, 2), VALUES[:, :2])
+
+
+def test_agents_that_are_missing_are_zero() -> None:
+    padded = fit(VALUES, 1, 5)
+    assert torch.equal(padded[:, :3], VALUES)
+    assert padded.shape == (2, 5, 2)
+    assert not padded[:, 3:].any()
+    assert fit(VALUES[..., 0] > 3, 1, 4)[:, 3].tolist() == [False, False]
+
+
+def test_what_is_done_to_an_observation_does_not_change_the_state() -> None:
+    state = start(straight_road())
+    sizes = ObservationSizes(max_agents=state.controlled.shape[1], max_map_points=50, max_lights=2)
+    before = state.history.valid.clone()
+    look(state, from_sdc=False, sizes=sizes)["agents_valid"].logical_not_()
+    assert torch.equal(state.history.valid, before)

@@ -191,9 +191,9 @@ class Waves:
             column=self.column,
             count=len(self._padded[0]),
             frequency=self._padded[0].data_ptr(),
-            first=_linear(*self._padded[1:3]),
-            norm=NormStructure(self.gain.data_ptr(), self.shift.data_ptr()),
-            second=_linear(*self._padded[3:]),
+            first=LinearStructure.of(*self._padded[1:3]),
+            norm=NormStructure.of(self.gain, self.shift),
+            second=LinearStructure.of(*self._padded[3:]),
         )
 
     @cached_property
@@ -298,11 +298,6 @@ class Curves:
         pointers_to = (POINTER(None if each is None else each.data_ptr()) for each in tensors)
         arguments = (ctypes.byref(self.structure), *pointers_to)
         threads.run(kernel, arguments, len(numbers), cost=self._cost)
-
-
-def _linear(blocks: Tensor, bias: Tensor) -> LinearStructure:
-    """Describes a packed layer."""
-    return LinearStructure(blocks.shape[1], len(bias), blocks.data_ptr(), bias.data_ptr())
 
 
 def fits(hidden: int, curves: int) -> bool:

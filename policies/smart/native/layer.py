@@ -106,12 +106,9 @@ class LayerWeights:
             norms: Before all; behind `out`; before and behind the feed-forward network.
         """
         packed = [pack(weight, bias) for weight, bias in linears]
-        project, gate, out, first, second = (
-            LinearStructure(weight.shape[1], weight.shape[0], blocks.data_ptr(), shift.data_ptr())
-            for (weight, _), (blocks, shift) in zip(linears, packed, strict=True)
-        )
+        project, gate, out, first, second = (LinearStructure.of(*pair) for pair in packed)
         before, behind_out, before_first, behind_second = (
-            NormStructure(norm.weight.data_ptr(), norm.bias.data_ptr()) for norm in norms
+            NormStructure.of(norm.weight, norm.bias) for norm in norms
         )
         hidden, width = linears[0][0].shape[1], linears[1][0].shape[0]
         sizes = [weight.numel() for weight, _ in linears]
@@ -346,9 +343,8 @@ class _Transposed:
     """The transpose of some weights, as the kernels read them."""
 
     def __init__(self, weight: Float[Tensor, "out in"]) -> None:
-        self._kept = blocks, shift = pack(weight.mT, None)
-        outputs, inputs = weight.shape
-        self.structure = LinearStructure(outputs, inputs, blocks.data_ptr(), shift.data_ptr())
+        self._kept = pack(weight.mT, None)
+        self.structure = LinearStructure.of(*self._kept)
 
 
 class _Gradients:

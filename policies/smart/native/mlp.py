@@ -39,11 +39,10 @@ class Stages:
         """Packs linear layers and the normalisations behind all of them but the last."""
         packed = [pack(linear.weight, linear.bias) for linear in linears]
         told = (_Stage * len(linears))()
-        for stage, linear, (blocks, shift) in zip(told, linears, packed, strict=True):
-            sizes = linear.in_features, linear.out_features
-            stage.linear = LinearStructure(*sizes, blocks.data_ptr(), shift.data_ptr())
+        for stage, pair in zip(told, packed, strict=True):
+            stage.linear = LinearStructure.of(*pair)
         for stage, norm in zip(told, norms, strict=False):
-            stage.norm = NormStructure(norm.weight.data_ptr(), norm.bias.data_ptr())
+            stage.norm = NormStructure.of(norm.weight, norm.bias)
         return cls(
             structures=told,
             kept=tuple(tensor for pair in packed for tensor in pair),

@@ -16,11 +16,21 @@ class LinearStructure(ctypes.Structure):
         *pointers("weight", "bias"),
     ]
 
+    @classmethod
+    def of(cls, blocks: Float[Tensor, "_ _ _"], bias: Float[Tensor, " out"]) -> "LinearStructure":
+        """Tells of a packed layer, which must be kept."""
+        return cls(blocks.shape[1], len(bias), blocks.data_ptr(), bias.data_ptr())
+
 
 class NormStructure(ctypes.Structure):
     """`struct norm`."""
 
     _fields_ = pointers("gain", "shift")
+
+    @classmethod
+    def of(cls, gain: Float[Tensor, " out"], shift: Float[Tensor, " out"]) -> "NormStructure":
+        """Tells of a normalisation, which must be kept."""
+        return cls(gain.data_ptr(), shift.data_ptr())
 
 
 def pack(
